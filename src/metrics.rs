@@ -1,0 +1,196 @@
+//! Our own metrics, as Prometheus text.
+
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::drain::{Outcome, Phase, Verdict};
+use crate::inflight::Reading;
+
+/// Upper bounds of the buckets of a drain's length, in seconds: about the default grace period and well beyond.
+const DRAIN_SECONDS: [f64; 12] = [
+    1.0, 2.0, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0, 60.0, 300.0, 1800.0,
+];
+
+/// The registry and what is in it.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    phase: GaugeVec,
+    inflight: GaugeVec,
+    source_up: GaugeVec,
+    reads: IntCounterVec,
+    hooks: IntCounterVec,
+    drains: IntCounterVec,
+    drain_seconds: Histogram,
+    deadline_seconds: Gauge,
+}
+
+impl Metrics {
+    /// A fresh registry; `budget` is the longest a drain may take, in seconds.
+    ///
+    /// # Errors
+    /// Never with the names below.
+    pub fn new(budget: f64) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let gauge =
+            |name: &str, help: &str, label: &str| GaugeVec::new(Opts::new(name, help), &[label]);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels)
+        };
+        let metrics = Self {
+            phase: gauge(
+                "gracekeeper_phase",
+                "1 for the phase the pod is in.",
+                "phase",
+            )?,
+            inflight: gauge(
+                "gracekeeper_inflight",
+                "Requests in flight at the last read; absent if unknown.",
+                "source",
+            )?,
+            source_up: gauge(
+                "gracekeeper_source_up",
+                "Whether the last read of the source gave a count.",
+                "source",
+            )?,
+            reads: counter(
+                "gracekeeper_reads_total",
+                "Reads of a source, by result.",
+                &["source", "result"],
+            )?,
+            hooks: counter(
+                "gracekeeper_hooks_total",
+                "preStop hooks called.",
+                &["hook"],
+            )?,
+            drains: counter(
+                "gracekeeper_drains_total",
+                "Drains that ended, by outcome.",
+                &["outcome"],
+            )?,
+            drain_seconds: Histogram::with_opts(
+                HistogramOpts::new("gracekeeper_drain_seconds", "How long drains took.")
+                    .buckets(DRAIN_SECONDS.into()),
+            )?,
+            deadline_seconds: Gauge::new(
+                "gracekeeper_drain_deadline_seconds",
+                "The longest a drain may take.",
+            )?,
+            registry,
+        };
+        let build = gauge(
+            "gracekeeper_build_info",
+            "1, with the version as a label.",
+            "version",
+        )?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        metrics.deadline_seconds.set(budget);
+        for outcome in Outcome::ALL {
+            metrics.drains.with_label_values(&[outcome.name()]);
+        }
+        for hook in ["app", "self"] {
+            metrics.hooks.with_label_values(&[hook]);
+        }
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.phase.clone()))?;
+        registry.register(Box::new(metrics.inflight.clone()))?;
+        registry.register(Box::new(metrics.source_up.clone()))?;
+        registry.register(Box::new(metrics.reads.clone()))?;
+        registry.register(Box::new(metrics.hooks.clone()))?;
+        registry.register(Box::new(metrics.drains.clone()))?;
+        registry.register(Box::new(metrics.drain_seconds.clone()))?;
+        registry.register(Box::new(metrics.deadline_seconds.clone()))?;
+        registry.register(Box::new(build))?;
+        Ok(metrics)
+    }
+
+    /// A preStop hook was called: `app` or `self`.
+    pub fn hook(&self, hook: &str) {
+        self.hooks.with_label_values(&[hook]).inc();
+    }
+
+    /// A source was read.
+    pub fn read(&self, source: &str, reading: Reading) {
+        let (result, up) = match reading {
+            Ok(inflight) => {
+                self.inflight.with_label_values(&[source]).set(inflight);
+                ("ok", 1.0)
+            }
+            Err(kind) => {
+                // A gauge that stood at its last value would pass the unknown off as known.
+                let _ = self.inflight.remove_label_values(&[source]);
+                (kind, 0.0)
+            }
+        };
+        self.source_up.with_label_values(&[source]).set(up);
+        self.reads.with_label_values(&[source, result]).inc();
+    }
+
+    /// A drain ended.
+    pub fn drained(&self, verdict: &Verdict) {
+        self.drains
+            .with_label_values(&[verdict.outcome.name()])
+            .inc();
+        self.drain_seconds.observe(verdict.took.as_secs_f64());
+    }
+
+    /// The page.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn page(&self, phase: Phase) -> prometheus::Result<String> {
+        for each in Phase::ALL {
+            self.phase
+                .with_label_values(&[each.name()])
+                .set(if each == phase { 1.0 } else { 0.0 });
+        }
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_happened() {
+        let metrics = Metrics::new(25.0).unwrap();
+        metrics.hook("app");
+        metrics.read("a", Ok(3.0));
+        let page = metrics.page(Phase::Draining).unwrap();
+        for line in [
+            "gracekeeper_phase{phase=\"draining\"} 1",
+            "gracekeeper_phase{phase=\"serving\"} 0",
+            "gracekeeper_hooks_total{hook=\"app\"} 1",
+            "gracekeeper_inflight{source=\"a\"} 3",
+            "gracekeeper_source_up{source=\"a\"} 1",
+            "gracekeeper_reads_total{result=\"ok\",source=\"a\"} 1",
+            "gracekeeper_drains_total{outcome=\"app-gone\"} 0",
+            "gracekeeper_drain_deadline_seconds 25",
+            concat!(
+                "gracekeeper_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_count_is_absent_and_not_the_last_one() {
+        let metrics = Metrics::new(25.0).unwrap();
+        metrics.read("a", Ok(3.0));
+        metrics.read("a", Err("timeout"));
+        let page = metrics.page(Phase::Serving).unwrap();
+        assert!(!page.contains("gracekeeper_inflight{"));
+        assert!(page.contains("gracekeeper_source_up{source=\"a\"} 0"));
+        assert!(page.contains("gracekeeper_reads_total{result=\"timeout\",source=\"a\"} 1"));
+    }
+}

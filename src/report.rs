@@ -1,0 +1,222 @@
+//! Verdict and status as JSON, and the verdict as one line.
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::drain::{Phase, Readiness, State, Verdict};
+use crate::inflight::Meter;
+
+/// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
+const LARGEST: usize = 9 * 1024;
+
+/// A verdict's JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerdictView<'a> {
+    outcome: &'a str,
+    took_seconds: Number,
+    inflight: Option<Number>,
+    trigger: &'a str,
+    going: bool,
+    /// Not known: there is no evidence of arriving traffic yet.
+    arrivals: Option<u64>,
+    cut: Option<u64>,
+    deadline_seconds: Number,
+    sources: Vec<SourceView<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    sources_left_out: usize,
+}
+
+/// A source in a verdict.
+#[derive(Debug, Serialize)]
+struct SourceView<'a> {
+    source: &'a str,
+    inflight: Option<Number>,
+}
+
+/// A status's JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusView<'a> {
+    phase: &'a str,
+    ready: bool,
+    since_seconds: Number,
+    deadline_in_seconds: Option<Number>,
+    going: bool,
+    arrivals: Option<u64>,
+    cut: Option<u64>,
+    sources: Vec<MeterView<'a>>,
+    verdict: Option<VerdictView<'a>>,
+}
+
+/// A source in a status.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MeterView<'a> {
+    source: &'a str,
+    inflight: Option<Number>,
+    /// `ok`, or why there is no count; none before the first read.
+    result: Option<&'a str>,
+    age_seconds: Option<Number>,
+}
+
+/// A number that shows as people write it: 3 and not 3.0, at most three places.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(u64),
+    Broken(f64),
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        let rounded = (value * 1000.0).round() / 1000.0;
+        if rounded.fract() == 0.0 && (0.0..9e15).contains(&rounded) {
+            Number::Whole(rounded as u64)
+        } else {
+            Number::Broken(rounded)
+        }
+    }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+impl<'a> VerdictView<'a> {
+    fn new(verdict: &'a Verdict) -> Self {
+        let sources: Vec<_> = (verdict.sources.iter())
+            .map(|(source, inflight)| SourceView {
+                source,
+                inflight: inflight.map(Number::from),
+            })
+            .collect();
+        Self {
+            outcome: verdict.outcome.name(),
+            took_seconds: verdict.took.as_secs_f64().into(),
+            inflight: verdict.inflight.map(Number::from),
+            trigger: verdict.trigger.name(),
+            going: verdict.going,
+            arrivals: None,
+            cut: None,
+            deadline_seconds: verdict.deadline.as_secs_f64().into(),
+            sources,
+            sources_left_out: 0,
+        }
+    }
+}
+
+/// A verdict as JSON, less than 10 KiB of it: sources beyond that are left out and counted.
+pub fn verdict(verdict: &Verdict) -> String {
+    let mut view = VerdictView::new(verdict);
+    loop {
+        let text = to_json(&view);
+        if text.len() <= LARGEST || view.sources.pop().is_none() {
+            return text;
+        }
+        view.sources_left_out += 1;
+    }
+}
+
+/// The state and each source's last read as JSON.
+pub fn status(state: &State, readiness: Readiness, meters: &[Meter], now: Instant) -> String {
+    let records: Vec<_> = meters
+        .iter()
+        .map(|meter| (meter.name(), meter.record()))
+        .collect();
+    let seconds_since =
+        |then: Instant| Number::from(now.saturating_duration_since(then).as_secs_f64());
+    let deadline = (state.drain.as_ref())
+        .filter(|_| state.phase == Phase::Draining)
+        .map(|drain| drain.deadline);
+    to_json(&StatusView {
+        phase: state.phase.name(),
+        ready: state.ready(readiness, now),
+        since_seconds: seconds_since(state.since),
+        deadline_in_seconds: deadline
+            .map(|at| at.saturating_duration_since(now).as_secs_f64().into()),
+        going: state.going,
+        arrivals: None,
+        cut: None,
+        sources: (records.iter())
+            .map(|(source, record)| {
+                let reading = record.last.map(|(_, reading)| reading);
+                MeterView {
+                    source,
+                    inflight: reading.and_then(Result::ok).map(Number::from),
+                    result: reading.map(|reading| reading.err().unwrap_or("ok")),
+                    age_seconds: record.last.map(|(at, _)| seconds_since(at)),
+                }
+            })
+            .collect(),
+        verdict: state.verdict.as_deref().map(VerdictView::new),
+    })
+}
+
+/// A verdict as one line for people.
+pub fn line(verdict: &Verdict) -> String {
+    let inflight = verdict
+        .inflight
+        .map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    format!(
+        "{} after {:.1}s of at most {}; in flight: {inflight}; started by: {}",
+        verdict.outcome.name(),
+        verdict.took.as_secs_f64(),
+        humantime::format_duration(verdict.deadline),
+        verdict.trigger.name(),
+    )
+}
+
+fn to_json(view: &impl Serialize) -> String {
+    // These views hold nothing that JSON cannot.
+    serde_json::to_string(view).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::drain::{Outcome, Trigger};
+
+    fn example(sources: Vec<(String, Option<f64>)>) -> Verdict {
+        Verdict {
+            outcome: Outcome::Drained,
+            took: Duration::from_micros(2_310_400),
+            inflight: Some(0.0),
+            trigger: Trigger::AppHook,
+            going: true,
+            deadline: Duration::from_secs(25),
+            sources,
+        }
+    }
+
+    #[test]
+    fn a_verdict_has_the_agreed_shape() {
+        let sources = vec![("a".to_owned(), Some(0.0)), ("b".to_owned(), None)];
+        assert_eq!(
+            verdict(&example(sources)),
+            "{\"outcome\":\"drained\",\"tookSeconds\":2.31,\"inflight\":0,\"trigger\":\"app hook\",\"going\":true,\
+             \"arrivals\":null,\"cut\":null,\"deadlineSeconds\":25,\
+             \"sources\":[{\"source\":\"a\",\"inflight\":0},{\"source\":\"b\",\"inflight\":null}]}"
+        );
+    }
+
+    #[test]
+    fn a_verdict_stays_within_what_the_kubelet_reads() {
+        let sources = vec![("x".repeat(3000), Some(0.0)); 7];
+        let text = verdict(&example(sources));
+        assert!(text.len() < 10 * 1024);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["sources"].as_array().map(Vec::len), Some(2));
+        assert_eq!(json["sourcesLeftOut"], 5);
+    }
+
+    #[test]
+    fn a_verdict_is_one_line() {
+        assert_eq!(
+            line(&example(Vec::new())),
+            "drained after 2.3s of at most 25s; in flight: 0; started by: app hook"
+        );
+    }
+}
