@@ -312,6 +312,10 @@ impl Meter {
                 .map(|(_, reading)| reading)
         };
         match (&read, before) {
+            // An app takes its time to start; that is no news.
+            (Err(e @ Error::Http(fetch::Error::Refused)), None) => {
+                info!(source = self.name(), "not listening yet: {e}");
+            }
             (Err(e), before) if before != Some(Err(e.kind())) => {
                 warn!(source = self.name(), result = e.kind(), "unreadable: {e}");
             }

@@ -1,0 +1,10 @@
+//! The real binary, over real sockets, beside real apps.
+
+// The tests time what they see from outside, on a clock that nobody pauses, and block as they please.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod apps;
+mod bounds;
+mod hostile;
+mod process;
+mod support;
