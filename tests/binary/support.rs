@@ -231,6 +231,15 @@ impl Sidecar {
     }
 }
 
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It would stay for as long as its app does.
+        if self.process.running() {
+            self.process.signal("INT");
+        }
+    }
+}
+
 /// Requests that last until a test lets them go.
 pub struct Gate {
     folder: TempDir,

@@ -1,0 +1,25 @@
+# make demo   shows the main job at work
+# make test   sets up what the tests need and runs them all
+# make check  everything CI checks
+.PHONY: demo test check setup fmt clippy docs
+
+demo:
+	cargo build --locked
+	python3 tests/demo.py target/debug/gracekeeper
+
+setup:
+	tests/setup
+
+test: setup
+	cargo test --locked
+
+check: fmt clippy docs test
+
+fmt:
+	cargo fmt --check
+
+clippy:
+	cargo lint
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
