@@ -1,7 +1,11 @@
 //! The real binary, over real sockets, beside real apps.
 
 // The tests time what they see from outside, on a clock that nobody pauses, and block as they please.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used
+)]
 
 mod apps;
 mod bounds;
