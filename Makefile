@@ -1,7 +1,8 @@
 # make demo   shows the main job at work
 # make test   sets up what the tests need and runs them all
 # make check  everything CI checks
-.PHONY: demo test check setup fmt clippy docs
+# make bench  measures, and prints tables
+.PHONY: demo test check bench setup fmt clippy docs
 
 demo:
 	cargo build --locked
@@ -14,6 +15,9 @@ test: setup
 	cargo test --locked
 
 check: fmt clippy docs test
+
+bench:
+	cargo bench --locked
 
 fmt:
 	cargo fmt --check

@@ -327,6 +327,7 @@ mod tests {
                 max_inflight: 0.0,
                 min_wait: Duration::from_secs(5),
                 quiet_period: Duration::from_secs(1),
+                max_quiet: Duration::from_secs(10),
                 grace_period: Duration::from_secs(30),
                 budget: Duration::from_secs(25),
                 readiness: drain::Readiness::Now,

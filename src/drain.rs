@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::mistake::{self, Mistakes};
-use decision::{Decision, Facts, Track, decide};
+use decision::{Decision, Facts, Track, Traffic, decide};
 use reads::Reads;
 
 /// The shortest time between two lines about a drain that goes on.
@@ -35,9 +35,13 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub min_wait: String,
 
-    /// How long quiet must last before it counts
+    /// How long quiet must last before it counts, at least
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub quiet_period: String,
+
+    /// And at most, however seldom requests arrive
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub max_quiet: String,
 
     /// The pod's terminationGracePeriodSeconds
     #[arg(long, value_name = "DURATION", default_value = "30s")]
@@ -70,6 +74,7 @@ pub struct Policy {
     pub max_inflight: f64,
     pub min_wait: Duration,
     pub quiet_period: Duration,
+    pub max_quiet: Duration,
     pub grace_period: Duration,
     /// The longest a drain may take.
     pub budget: Duration,
@@ -131,6 +136,15 @@ impl Args {
             mistakes.add("reserve", &self.reserve, message);
         }
         let budget = grace_period.saturating_sub(reserve);
+        let quiet_period = mistakes.duration("quiet-period", &self.quiet_period);
+        let max_quiet = mistakes.duration("max-quiet", &self.max_quiet);
+        if max_quiet < quiet_period {
+            let message = format!(
+                "it is less than --quiet-period {}; write as much or more",
+                self.quiet_period
+            );
+            mistakes.add("max-quiet", &self.max_quiet, message);
+        }
         let timeout = self
             .timeout
             .as_ref()
@@ -142,7 +156,8 @@ impl Args {
                     .unwrap_or(0),
             ),
             min_wait: mistakes.duration("min-wait", &self.min_wait),
-            quiet_period: mistakes.duration("quiet-period", &self.quiet_period),
+            quiet_period,
+            max_quiet,
             grace_period,
             budget: timeout.map_or(budget, |timeout| budget.min(timeout)),
             readiness: mistakes
@@ -229,18 +244,21 @@ pub enum Outcome {
     AppGone,
     /// A source was unreadable, and the policy says to go on.
     Blind,
+    /// Only clients that keep their connections were left.
+    Persistent,
     /// Somebody undid the drain.
     Undone,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Outcome; 6] = [
+    pub const ALL: [Outcome; 7] = [
         Outcome::Drained,
         Outcome::Deadline,
         Outcome::Released,
         Outcome::AppGone,
         Outcome::Blind,
+        Outcome::Persistent,
         Outcome::Undone,
     ];
 
@@ -252,6 +270,7 @@ impl Outcome {
             Outcome::Released => "released",
             Outcome::AppGone => "app-gone",
             Outcome::Blind => "blind",
+            Outcome::Persistent => "persistent",
             Outcome::Undone => "undone",
         }
     }
@@ -270,6 +289,28 @@ pub enum Reading {
 /// Reads the source of that index once. It may take as long as it likes: it is dropped when no longer needed.
 pub type Count = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>;
 
+/// Looks at the traffic of the drain that began then, as of when routes are known to have changed, if they are; nothing
+/// where it cannot be seen. It answers within a second or two.
+pub type Look =
+    Arc<dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<Sight>> + Send + Sync>;
+
+/// What one look at the traffic on the app's ports saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sight {
+    /// Connections made since the drain began that brought something.
+    pub arrivals: u64,
+    /// When the last of them was seen.
+    pub last_arrival: Option<Instant>,
+    /// Connections that brought something and never got an answer.
+    pub unanswered: u64,
+    /// Connections on which somebody waits for an answer.
+    pub waiting: u64,
+    /// Those, and the ones that moved bytes a moment ago.
+    pub active: u64,
+    /// Of the requests in flight when routes changed, those that have not been seen to end. None before that.
+    pub held: Option<u64>,
+}
+
 /// How a drain went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
@@ -283,6 +324,10 @@ pub struct Verdict {
     pub deadline: Duration,
     /// Each source's name and last count.
     pub sources: Vec<(String, Option<f64>)>,
+    /// Connections that arrived; none where nobody saw.
+    pub arrivals: Option<u64>,
+    /// Clients that kept using their connections, where these were all that was left.
+    pub persistent: Option<u64>,
 }
 
 /// What everybody may know. It changes as a whole.
@@ -438,6 +483,7 @@ pub struct Owner {
     policy: Policy,
     sources: Vec<String>,
     count: Count,
+    look: Option<Look>,
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
     events: mpsc::UnboundedSender<Event>,
@@ -447,11 +493,13 @@ pub struct Owner {
     held: bool,
 }
 
-/// A drain's owner, its handle and what will happen in it. `sources` are the names of what `count` counts.
+/// A drain's owner, its handle and what will happen in it. `sources` are the names of what `count` counts; `look` looks at
+/// the traffic, where that can be done.
 pub fn new(
     policy: Policy,
     sources: Vec<String>,
     count: Count,
+    look: Option<Look>,
 ) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
     let (commands, asked) = mpsc::channel(64);
     let (events, happened) = mpsc::unbounded_channel();
@@ -466,6 +514,7 @@ pub fn new(
         policy,
         sources,
         count,
+        look,
         commands: asked,
         state,
         events,
@@ -545,8 +594,18 @@ impl Owner {
             deadline: drain.deadline,
             signalled: self.signalled,
             sources: vec![Track::new(began); self.sources.len()],
+            traffic: match self.look {
+                Some(_) => Traffic::Awaited,
+                None => Traffic::Unwatched,
+            },
         };
-        let mut reads = Reads::start(&self.count, self.sources.len());
+        let look = self.look.clone();
+        let look = |settled| look.as_ref().map(|look| look(began, settled));
+        let mut looks = match look(None) {
+            Some(first) => Reads::start_one(first),
+            None => Reads::none(),
+        };
+        let mut reads = self.reads();
         let mut progress = began + PROGRESS;
         let (outcome, undo) = loop {
             let now = Instant::now();
@@ -576,7 +635,14 @@ impl Owner {
                     let track = &mut facts.sources[read.source];
                     track.take(&read, self.policy.max_inflight);
                     let wanted = track.settles_at(&self.policy, began);
-                    reads.again(&self.count, &read, self.policy.poll_interval, wanted);
+                    reads.again((self.count)(read.source), &read, self.policy.poll_interval, wanted);
+                }
+                seen = looks.next() => {
+                    facts.look(&self.policy, seen.began, seen.seen);
+                    if let Some(next) = look(facts.settled()) {
+                        let wanted = facts.look_wanted(&self.policy);
+                        looks.again(next, &seen, self.policy.poll_interval, wanted);
+                    }
                 }
                 () = sleep_until(until.min(progress)) => {
                     let now = Instant::now();
@@ -584,12 +650,13 @@ impl Owner {
                         progress = now + PROGRESS;
                         let inflight = facts.inflight().map_or_else(|| "unknown".to_owned(), |n| n.to_string());
                         let left = drain.deadline - now;
-                        info!(inflight, left_seconds = left.as_secs(), "still draining");
+                        let arrivals = facts.arrivals();
+                        info!(inflight, arrivals, left_seconds = left.as_secs(), "still draining");
                     }
                 }
             }
         };
-        drop(reads);
+        drop((reads, looks));
 
         let verdict = Arc::new(Verdict {
             outcome,
@@ -604,6 +671,11 @@ impl Owner {
                 .cloned()
                 .zip(facts.sources.iter().map(Track::count))
                 .collect(),
+            arrivals: facts.arrivals(),
+            persistent: facts
+                .sight()
+                .filter(|_| outcome == Outcome::Persistent)
+                .map(|sight| sight.active),
         });
         let next = if self.going() {
             Next::Rest(drain, verdict.clone())
@@ -636,9 +708,7 @@ impl Owner {
 
     /// Stays drained: for good where the pod is going, else until somebody undoes it or a new drain is due.
     async fn drained(&mut self, drain: Drain, verdict: Arc<Verdict>) -> Next {
-        let mut reads = self
-            .signalled
-            .then(|| Reads::start(&self.count, self.sources.len()));
+        let mut reads = self.signalled.then(|| self.reads());
         loop {
             tokio::select! {
                 biased;
@@ -652,7 +722,7 @@ impl Owner {
                         self.note(trigger);
                         answer(caller.join(), verdict.clone());
                         if self.signalled && reads.is_none() {
-                            reads = Some(Reads::start(&self.count, self.sources.len()));
+                            reads = Some(self.reads());
                         }
                     }
                     Some(Command::Undo { reply }) if self.going() => answer(reply, Err(Refusal::Going)),
@@ -665,12 +735,12 @@ impl Owner {
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
                 },
                 read = next_of(&mut reads) => {
-                    if read.reading == Reading::Gone {
+                    if read.seen == Reading::Gone {
                         info!("the app is gone, and the sidecar follows");
                         return Next::End;
                     }
                     if let Some(reads) = &mut reads {
-                        reads.again(&self.count, &read, self.policy.poll_interval, None);
+                        reads.again((self.count)(read.source), &read, self.policy.poll_interval, None);
                     }
                 }
                 () = sleep_until(drain.deadline), if self.signalled => {
@@ -689,7 +759,7 @@ impl Owner {
         let killed = drain.began + self.policy.grace_period;
         let mut was_gone = outcome == Outcome::AppGone;
         let mut gone = vec![was_gone; self.sources.len()];
-        let mut reads = Reads::start(&self.count, self.sources.len());
+        let mut reads = self.reads();
         loop {
             tokio::select! {
                 biased;
@@ -704,16 +774,21 @@ impl Owner {
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
                 },
                 read = reads.next() => {
-                    gone[read.source] = read.reading == Reading::Gone;
+                    gone[read.source] = read.seen == Reading::Gone;
                     was_gone |= gone[read.source];
                     if !gone.contains(&true) && (was_gone || read.began >= killed) {
                         self.serve_again();
                         return Next::Serve;
                     }
-                    reads.again(&self.count, &read, self.policy.poll_interval, None);
+                    reads.again((self.count)(read.source), &read, self.policy.poll_interval, None);
                 }
             }
         }
+    }
+
+    /// Reads of every source, from now on.
+    fn reads(&self) -> Reads<Reading> {
+        Reads::start(self.sources.len(), |source| (self.count)(source))
     }
 
     /// Takes in what a trigger says, and whether it means that the app's container stops.
@@ -762,15 +837,22 @@ fn log(verdict: &Verdict) {
         .inflight
         .map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let took_seconds = verdict.took.as_secs_f64();
+    let (arrivals, persistent) = (verdict.arrivals, verdict.persistent);
     match verdict.outcome {
-        Outcome::Deadline | Outcome::Blind => warn!(
+        Outcome::Deadline | Outcome::Blind | Outcome::Persistent => warn!(
             outcome,
-            took_seconds, inflight, trigger, going, "drain ended"
+            took_seconds, inflight, trigger, going, arrivals, persistent, "drain ended"
         ),
         _ => info!(
             outcome,
-            took_seconds, inflight, trigger, going, "drain ended"
+            took_seconds, inflight, trigger, going, arrivals, "drain ended"
         ),
+    }
+    if verdict.outcome == Outcome::Persistent {
+        warn!(
+            "clients keep using connections from before the drain, and only the app can tell them to go: let it answer \
+             with Connection: close while it drains, see --notify and --drain-file"
+        );
     }
 }
 
@@ -779,7 +861,7 @@ fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
     let _ = reply.send(answer);
 }
 
-async fn next_of(reads: &mut Option<Reads>) -> reads::Read {
+async fn next_of(reads: &mut Option<Reads<Reading>>) -> reads::Read<Reading> {
     match reads {
         Some(reads) => reads.next().await,
         None => std::future::pending().await,

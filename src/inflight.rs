@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod promql;
+pub mod sockets;
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

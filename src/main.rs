@@ -10,6 +10,7 @@ mod mistake;
 mod report;
 mod serve;
 mod signal;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};

@@ -188,6 +188,8 @@ mod tests {
             going: true,
             deadline: Duration::from_secs(25),
             sources,
+            arrivals: Some(12),
+            persistent: None,
         }
     }
 

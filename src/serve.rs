@@ -124,7 +124,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .collect();
     let names = meters.iter().map(|meter| meter.name().to_owned()).collect();
     let readiness = settings.drain.readiness;
-    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics));
+    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics), None);
     if settings.http.token.is_none() {
         warn!(
             "no token is set: whoever reaches this port can start a drain through /prestop; set --token-file or {}",

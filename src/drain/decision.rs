@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::reads::Read;
-use super::{Outcome, Policy, Reading, WhenBlind};
+use super::{Outcome, Policy, Reading, Sight, WhenBlind};
 
 /// What is known about the drain that runs.
 #[derive(Debug)]
@@ -15,6 +15,29 @@ pub struct Facts {
     /// The sidecar was told to stop.
     pub signalled: bool,
     pub sources: Vec<Track>,
+    pub traffic: Traffic,
+}
+
+/// What is known of the traffic on the app's ports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Traffic {
+    /// Nothing, and nothing will be: only time can tell that routes have changed.
+    Unwatched,
+    /// Nothing yet.
+    Awaited,
+    Seen(Seen),
+}
+
+/// The last look at the traffic, and what follows from all of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    pub sight: Sight,
+    /// When that look began: what came later is not in it.
+    looked: Instant,
+    /// Routes are seen to have changed by then.
+    settled: Option<Instant>,
+    /// Since when there has been nothing but clients that keep their connections.
+    only_persistent: Option<Instant>,
 }
 
 impl Facts {
@@ -25,6 +48,85 @@ impl Facts {
             .map(Track::count)
             .try_fold(0.0, |most: f64, count| Some(most.max(count?)))
     }
+
+    /// Takes in a look at the traffic that began then. One that saw nothing leaves nothing to go by.
+    pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<Sight>) {
+        let Some(sight) = sight else {
+            self.traffic = Traffic::Unwatched;
+            return;
+        };
+        let settles = settles_at(policy, self.began, &sight);
+        let settled = Some(settles).filter(|&settles| looked >= settles);
+        let before = match self.traffic {
+            Traffic::Seen(seen) => seen.only_persistent,
+            _ => None,
+        };
+        // A client that keeps its connection has at most one request on it. A count beyond that is of requests that
+        // share one, as HTTP/2 has it, and of those nobody can say which are new.
+        let explained = self.inflight().is_some_and(|n| n <= sight.active as f64);
+        let only_persistent = settled.is_some() && sight.held == Some(0) && explained;
+        self.traffic = Traffic::Seen(Seen {
+            sight,
+            looked,
+            settled,
+            only_persistent: only_persistent.then(|| before.unwrap_or(looked)),
+        });
+    }
+
+    /// By when routes are seen to have changed, if they are.
+    pub fn settled(&self) -> Option<Instant> {
+        match self.traffic {
+            Traffic::Seen(seen) => seen.settled,
+            _ => None,
+        }
+    }
+
+    /// The last look at the traffic.
+    pub fn sight(&self) -> Option<Sight> {
+        match self.traffic {
+            Traffic::Seen(seen) => Some(seen.sight),
+            _ => None,
+        }
+    }
+
+    /// Connections that arrived, where anybody looks.
+    pub fn arrivals(&self) -> Option<u64> {
+        self.sight().map(|sight| sight.arrivals)
+    }
+
+    /// When a look has to begin to prove that routes have changed, should nothing arrive until then.
+    pub fn look_wanted(&self, policy: &Policy) -> Option<Instant> {
+        match self.traffic {
+            Traffic::Seen(seen) if seen.settled.is_none() => {
+                Some(settles_at(policy, self.began, &seen.sight))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// When routes have changed if nothing more arrives: after min-wait, and after the silence that the traffic asks for.
+fn settles_at(policy: &Policy, began: Instant, sight: &Sight) -> Instant {
+    let open_until = began + policy.min_wait;
+    let Some(last) = sight.last_arrival else {
+        return open_until;
+    };
+    let silence = silence(sight.arrivals, last.saturating_duration_since(began));
+    let silence = silence.clamp(
+        policy.quiet_period,
+        policy.max_quiet.max(policy.quiet_period),
+    );
+    open_until.max(last + silence)
+}
+
+/// How long nothing must have arrived to mean that nothing will, after `arrivals` of which the last came `within` that
+/// time.
+///
+/// Of a Poisson stream of n arrivals in t, a gap is longer than g with probability e^(−g·n/t), and any of n gaps with at
+/// most n times that. For (5 + ln n)·t/n that is e⁻⁵, one in 150, however long the drain runs.
+fn silence(arrivals: u64, within: Duration) -> Duration {
+    let n = arrivals.max(1) as f64;
+    within.mul_f64((5.0 + n.ln()) / n)
 }
 
 /// Wait until then at most, unless something is seen before; or the end.
@@ -37,14 +139,30 @@ pub enum Decision {
 /// Decides. The rules, in this order:
 ///
 /// 1. The deadline ends every drain.
-/// 2. Where nothing listens any more, nothing can be waited for. It takes the quiet period to be sure of that, unless the
-///    sidecar was told to stop: a native sidecar is when its app has ended.
-/// 3. Before min-wait is over, routes still lead here.
-/// 4. Every source is quiet, or has been unreadable for as long as the policy allows.
+/// 2. Where nothing listens any more and no connection is waited on, nothing can be waited for. It takes the quiet
+///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
+/// 3. Before min-wait is over, routes still lead here; and so they do where traffic is watched, until nothing has arrived
+///    for the silence that it asks for.
+/// 4. Every source is quiet, or has been unreadable for as long as the policy allows. Where traffic is watched, one quiet
+///    read after routes have changed is enough, since nothing new comes; else quiet has to last.
+/// 5. A connection that brought bytes and was never answered is a request that the app has not counted yet. It holds up
+///    a quiet drain for max-quiet at most, for it may also be a client that never says all of its request.
+/// 6. Where all that was in flight when routes changed has ended, and what is left are clients that keep their
+///    connections, they have max-quiet to leave a moment of quiet.
 pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     if now >= facts.deadline {
         return Decision::End(Outcome::Deadline);
     }
+    let wait = |until: Option<Instant>| {
+        Decision::Wait(until.unwrap_or(facts.deadline).min(facts.deadline))
+    };
+    let seen = match facts.traffic {
+        Traffic::Unwatched => None,
+        // A look has a time limit of its own.
+        Traffic::Awaited => return wait(None),
+        Traffic::Seen(seen) => Some(seen),
+    };
+    let deserted = seen.is_none_or(|seen| seen.sight.waiting == 0);
     let gone = |track: &Track| {
         track
             .gone
@@ -52,20 +170,39 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     };
     let all_gone = !facts.sources.is_empty() && facts.sources.iter().all(gone);
     let any_gone = facts.sources.iter().any(|track| track.gone.is_some());
-    if all_gone || (facts.signalled && any_gone) {
+    if deserted && (all_gone || (facts.signalled && any_gone)) {
         return Decision::End(Outcome::AppGone);
     }
     let open_until = facts.began + policy.min_wait;
     if now < open_until {
-        return Decision::Wait(open_until.min(facts.deadline));
+        return wait(Some(open_until));
     }
+    let proof = match seen {
+        None => Proof::Lasting,
+        Some(Seen {
+            settled: Some(settled),
+            sight,
+            ..
+        }) => Proof::After {
+            settled,
+            unanswered: sight.unanswered > 0,
+        },
+        // Only a look can tell.
+        Some(_) => return wait(None),
+    };
     let mut blind = false;
     for track in &facts.sources {
-        match track.settled(policy, facts.began, now) {
+        match track.settled(policy, proof, facts.began, now) {
             Settled::Quiet => {}
             Settled::Blind => blind = true,
             Settled::Not(until) => {
-                return Decision::Wait(until.unwrap_or(facts.deadline).min(facts.deadline));
+                let patience = seen
+                    .and_then(|seen| seen.only_persistent)
+                    .map(|since| since + policy.max_quiet);
+                return match patience {
+                    Some(enough) if now >= enough => Decision::End(Outcome::Persistent),
+                    enough => wait(until.into_iter().chain(enough).min()),
+                };
             }
         }
     }
@@ -74,6 +211,15 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     } else {
         Outcome::Drained
     })
+}
+
+/// What it takes to take quiet for the end of the work.
+#[derive(Debug, Clone, Copy)]
+enum Proof {
+    /// Requests may still come, so quiet must last.
+    Lasting,
+    /// No new ones come since then; `unanswered` ones may not be counted yet.
+    After { settled: Instant, unanswered: bool },
 }
 
 /// A stretch of time over which something was seen again and again.
@@ -86,7 +232,7 @@ pub struct Span {
 }
 
 impl Span {
-    fn extend(span: Option<Span>, read: &Read) -> Option<Span> {
+    fn extend(span: Option<Span>, read: &Read<Reading>) -> Option<Span> {
         Some(Span {
             from: span.map_or(read.ended, |span| span.from),
             to: read.began,
@@ -130,10 +276,10 @@ impl Track {
     }
 
     /// Takes in a read.
-    pub fn take(&mut self, read: &Read, max_inflight: f64) {
-        self.last = Some(read.reading);
-        let quiet = matches!(read.reading, Reading::Count(n) if n <= max_inflight);
-        let gone = read.reading == Reading::Gone;
+    pub fn take(&mut self, read: &Read<Reading>, max_inflight: f64) {
+        self.last = Some(read.seen);
+        let quiet = matches!(read.seen, Reading::Count(n) if n <= max_inflight);
+        let gone = read.seen == Reading::Gone;
         self.quiet = if quiet {
             Span::extend(self.quiet, read)
         } else {
@@ -144,7 +290,7 @@ impl Track {
         } else {
             None
         };
-        self.blind = match read.reading {
+        self.blind = match read.seen {
             Reading::Count(_) => None,
             Reading::Unknown | Reading::Gone => self.blind.or(Some(read.began)),
         };
@@ -164,10 +310,18 @@ impl Track {
         Some((span.from + policy.quiet_period).max(began + policy.min_wait))
     }
 
-    fn settled(&self, policy: &Policy, began: Instant, now: Instant) -> Settled {
+    fn settled(&self, policy: &Policy, proof: Proof, began: Instant, now: Instant) -> Settled {
         if let Some(span) = self.quiet {
-            // Requests may come for as long as routes lead here: the last look has to be later than that.
-            let done = span.length() >= policy.quiet_period && span.to >= began + policy.min_wait;
+            let done = match proof {
+                // Requests may come for as long as routes lead here: the last look has to be later than that.
+                Proof::Lasting => {
+                    span.length() >= policy.quiet_period && span.to >= began + policy.min_wait
+                }
+                Proof::After {
+                    settled,
+                    unanswered,
+                } => span.to >= settled && (!unanswered || span.length() >= policy.max_quiet),
+            };
             return if done {
                 Settled::Quiet
             } else {
@@ -185,3 +339,6 @@ impl Track {
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;

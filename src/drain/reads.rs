@@ -7,41 +7,53 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Count, Reading};
-
 /// The longest pause between two reads of a source, unless a longer one was asked for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A read that takes one part in twenty of the time leaves the app nineteen for its work.
 const PAUSE_PER_READ: u32 = 19;
 
-/// One read.
+/// One read and what it saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Read {
+pub struct Read<T> {
     pub source: usize,
     pub began: Instant,
     pub ended: Instant,
-    pub reading: Reading,
+    pub seen: T,
 }
 
 /// Reads under way or due. They end when this is dropped.
-pub struct Reads {
-    under_way: FuturesUnordered<BoxFuture<'static, Read>>,
+pub struct Reads<T> {
+    under_way: FuturesUnordered<BoxFuture<'static, Read<T>>>,
 }
 
-impl Reads {
-    /// Reads each source at once.
-    pub fn start(count: &Count, sources: usize) -> Self {
+impl<T: Send + 'static> Reads<T> {
+    /// No reads.
+    pub fn none() -> Self {
+        Self {
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    /// Reads each of so many sources at once; `see` gives the read of one.
+    pub fn start(sources: usize, see: impl Fn(usize) -> BoxFuture<'static, T>) -> Self {
         let now = Instant::now();
         Self {
             under_way: (0..sources)
-                .map(|source| read(count, source, now))
+                .map(|source| read(see(source), source, now))
                 .collect(),
         }
     }
 
+    /// Reads one source at once.
+    pub fn start_one(see: BoxFuture<'static, T>) -> Self {
+        let reads = Self::none();
+        reads.under_way.push(read(see, 0, Instant::now()));
+        reads
+    }
+
     /// The next read that ends. Without one under way it never comes.
-    pub async fn next(&mut self) -> Read {
+    pub async fn next(&mut self) -> Read<T> {
         match self.under_way.next().await {
             Some(read) => read,
             None => std::future::pending().await,
@@ -50,13 +62,19 @@ impl Reads {
 
     /// Reads a source again, after the pause it is owed. A read that is `wanted` at a time soon after is put off until
     /// then, so that it proves what it can as early as it can.
-    pub fn again(&mut self, count: &Count, last: &Read, least: Duration, wanted: Option<Instant>) {
+    pub fn again(
+        &mut self,
+        see: BoxFuture<'static, T>,
+        last: &Read<T>,
+        least: Duration,
+        wanted: Option<Instant>,
+    ) {
         let pause = pause(last.ended - last.began, least);
         let due = last.ended + pause;
         let at = wanted
             .filter(|&wanted| due < wanted && wanted < due + pause)
             .unwrap_or(due);
-        self.under_way.push(read(count, last.source, at));
+        self.under_way.push(read(see, last.source, at));
     }
 }
 
@@ -65,17 +83,20 @@ fn pause(took: Duration, least: Duration) -> Duration {
     (took * PAUSE_PER_READ).min(LONGEST_PAUSE).max(least)
 }
 
-fn read(count: &Count, source: usize, at: Instant) -> BoxFuture<'static, Read> {
-    let count = count.clone();
+fn read<T: Send + 'static>(
+    see: BoxFuture<'static, T>,
+    source: usize,
+    at: Instant,
+) -> BoxFuture<'static, Read<T>> {
     Box::pin(async move {
         sleep_until(at).await;
         let began = Instant::now();
-        let reading = count(source).await;
+        let seen = see.await;
         Read {
             source,
             began,
             ended: Instant::now(),
-            reading,
+            seen,
         }
     })
 }

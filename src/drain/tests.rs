@@ -19,6 +19,7 @@ fn policy() -> Policy {
         max_inflight: 0.0,
         min_wait: 5 * SECOND,
         quiet_period: SECOND,
+        max_quiet: 10 * SECOND,
         grace_period: 30 * SECOND,
         budget: 25 * SECOND,
         readiness: Readiness::Now,
@@ -58,7 +59,7 @@ impl Lab {
         let names = (0..readings.lock().unwrap().len())
             .map(|n| format!("s{n}"))
             .collect();
-        let (owner, handle, events) = new(policy.clone(), names, count);
+        let (owner, handle, events) = new(policy.clone(), names, count, None);
         Self {
             handle,
             events,
@@ -530,7 +531,7 @@ async fn while_serving_no_timer_runs_and_nothing_is_read() {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
-    let (owner, handle, _events) = new(policy(), vec!["s".to_owned()], count);
+    let (owner, handle, _events) = new(policy(), vec!["s".to_owned()], count, None);
     let owner = tokio::spawn(owner.run());
     advance(3600 * SECOND).await;
     assert_eq!(*reads.lock().unwrap(), 0);

@@ -17,6 +17,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         max_inflight: 0.0,
         min_wait: Duration::from_secs(5),
         quiet_period: Duration::from_secs(1),
+        max_quiet: Duration::from_secs(1),
         grace_period: Duration::from_secs(30),
         budget: Duration::from_secs(25),
         readiness: Readiness::Now,
@@ -24,7 +25,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         poll_interval: Duration::from_millis(100),
     };
     let count: Count = Arc::new(move |_| Box::pin(async move { reading }));
-    let (owner, handle, _events) = drain::new(policy, vec!["s".to_owned()], count);
+    let (owner, handle, _events) = drain::new(policy, vec!["s".to_owned()], count, None);
     tokio::spawn(owner.run());
     router(App {
         drain: handle,

@@ -1,0 +1,248 @@
+//! The kernel's table of TCP connections: how many there are on the app's ports, and which are in the middle of a
+//! request.
+//!
+//! An app that says nothing about its work still has sockets, and the kernel knows of each how many bytes came and went
+//! and when. That is enough to tell a connection that waits for an answer from one that is merely kept open.
+
+mod netlink;
+mod procfs;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use netlink::{Deaths, Died};
+
+/// A connection's state, as the kernel numbers them (`include/net/tcp_states.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Established,
+    /// The app has closed, and not all it wrote is acknowledged.
+    FinWait1,
+    /// The app has closed, and waits for the client to do the same.
+    FinWait2,
+    /// The client has closed its half, and may still wait for an answer.
+    CloseWait,
+    /// Both have closed, and the app's part is not acknowledged.
+    LastAck,
+    Closing,
+    Listen,
+    /// Being made, dying or dead.
+    Other,
+}
+
+impl State {
+    fn new(number: u8) -> Self {
+        match number {
+            1 => State::Established,
+            4 => State::FinWait1,
+            5 => State::FinWait2,
+            8 => State::CloseWait,
+            9 => State::LastAck,
+            10 => State::Listen,
+            11 => State::Closing,
+            _ => State::Other,
+        }
+    }
+
+    /// The bit that asks the kernel for sockets in this state.
+    fn bit(self) -> u32 {
+        match self {
+            State::Established => 1 << 1,
+            State::FinWait1 => 1 << 4,
+            State::FinWait2 => 1 << 5,
+            State::CloseWait => 1 << 8,
+            State::LastAck => 1 << 9,
+            State::Listen => 1 << 10,
+            State::Closing => 1 << 11,
+            State::Other => 0,
+        }
+    }
+
+    /// The client may have closed its half, which the kernel counts as a byte received.
+    fn client_closed(self) -> bool {
+        matches!(
+            self,
+            State::CloseWait | State::LastAck | State::Closing | State::Other
+        )
+    }
+
+    /// The app may have closed its half, which the kernel counts as a byte sent.
+    fn app_closed(self) -> bool {
+        !matches!(self, State::Established | State::CloseWait)
+    }
+
+    /// The end of the app's half may have been acknowledged, which the kernel counts as a byte.
+    fn app_close_acknowledged(self) -> bool {
+        matches!(self, State::FinWait2 | State::Other)
+    }
+}
+
+/// What the kernel says of one connection. Ages are in milliseconds, counted from when it said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The kernel's own number of this connection, never given twice while the machine runs.
+    pub cookie: u64,
+    /// The app's port.
+    pub port: u16,
+    /// The other end. An IPv4 address is one also where the app's socket is an IPv6 one.
+    pub peer: SocketAddr,
+    pub state: State,
+    /// Bytes that came and were not read by the app.
+    pub unread: u32,
+    /// Bytes the app wrote that were not acknowledged.
+    pub unacknowledged: u32,
+    pub received: u64,
+    pub acknowledged: u64,
+    pub last_received: u32,
+    pub last_sent: u32,
+    pub last_acknowledgement: u32,
+}
+
+impl Connection {
+    /// Bytes that came, the end of the client's half not counted.
+    pub fn brought(&self) -> u64 {
+        (self.received).saturating_sub(u64::from(self.state.client_closed()))
+    }
+
+    /// Bytes of the app's that have arrived, the end of its half not counted.
+    pub fn answered(&self) -> u64 {
+        let end = u64::from(self.state.app_close_acknowledged());
+        self.acknowledged.saturating_sub(end)
+    }
+
+    /// It brought something and never got anything.
+    pub fn unanswered(&self) -> bool {
+        self.brought() > 0 && self.answered() == 0
+    }
+
+    /// Somebody waits for an answer on it, as far as one look can tell: [`Connection::is_busy`] without what only moves
+    /// bytes.
+    ///
+    /// Both times are of the kernel's ticks, 1 to 4 ms apart, so a request and the answer just before or after it can
+    /// bear the same one. An acknowledgement later than both was the client's, of the answer; without one it is taken
+    /// for waiting, for as long as `max_quiet`.
+    pub fn waits(&self, max_quiet: Duration) -> bool {
+        if self.brought() == 0 {
+            return false;
+        }
+        let unread = (self.unread).saturating_sub(u32::from(self.state.client_closed()));
+        let unacknowledged =
+            (self.unacknowledged).saturating_sub(u32::from(self.state.app_closed()));
+        if self.answered() == 0 || unread > 0 || unacknowledged > 0 {
+            return true;
+        }
+        if self.last_received == self.last_sent {
+            return self.last_acknowledgement >= self.last_received
+                && u128::from(self.last_received) < max_quiet.as_millis();
+        }
+        self.last_received < self.last_sent
+    }
+
+    /// It is in the middle of a request: somebody [waits](Connection::waits) on it, or it moved bytes within the quiet
+    /// period, as a stream or an upload does.
+    pub fn is_busy(&self, quiet_period: Duration, max_quiet: Duration) -> bool {
+        let moved = u128::from(self.last_received.min(self.last_sent)) < quiet_period.as_millis();
+        self.brought() > 0 && (moved || self.waits(max_quiet))
+    }
+}
+
+/// Why the table cannot be read.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel, or whoever guards it, lets nobody ask.
+    Refused(io::Error),
+    /// The kernel's answer makes no sense.
+    Broken(io::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Refused(e) => write!(f, "netlink sock_diag is refused: {e}"),
+            Error::Broken(e) => write!(f, "netlink sock_diag does not answer as it should: {e}"),
+        }
+    }
+}
+
+/// What is counted on the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Every established connection.
+    Open,
+    /// Those in the middle of a request.
+    Busy {
+        quiet_period: Duration,
+        max_quiet: Duration,
+    },
+}
+
+/// Reads the connections of some ports.
+#[derive(Debug, Clone)]
+pub struct Table {
+    ports: BTreeSet<u16>,
+}
+
+impl Table {
+    /// The connections of these local ports, over IPv4 and IPv6.
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        Self {
+            ports: ports.into_iter().collect(),
+        }
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().copied()
+    }
+
+    /// Hands out each connection, and says whether something listens on one of the ports.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or does not answer.
+    pub async fn each(&self, mut each: impl FnMut(Connection)) -> Result<bool, Error> {
+        let mut listens = false;
+        netlink::dump(&self.ports, |connection| match connection.state {
+            State::Listen => listens = true,
+            _ => each(connection),
+        })
+        .await?;
+        Ok(listens)
+    }
+
+    /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, connections can
+    /// still be counted from `/proc`, but not looked into.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn count(
+        &self,
+        rule: Rule,
+        ours: impl Fn(SocketAddr) -> bool,
+    ) -> Result<(u64, bool), Error> {
+        let mut count = 0;
+        let read = self
+            .each(|connection| {
+                let counts = match rule {
+                    Rule::Open => connection.state == State::Established,
+                    Rule::Busy {
+                        quiet_period,
+                        max_quiet,
+                    } => connection.is_busy(quiet_period, max_quiet),
+                };
+                count += u64::from(counts && !ours(connection.peer));
+            })
+            .await;
+        match (read, rule) {
+            (Ok(listens), _) => Ok((count, listens)),
+            (Err(Error::Refused(_)), Rule::Open) => procfs::count(&self.ports, ours)
+                .await
+                .map_err(Error::Refused),
+            (Err(e), _) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

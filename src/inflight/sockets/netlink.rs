@@ -1,0 +1,333 @@
+//! The kernel's answers over netlink's `sock_diag` (man 7 sock_diag; layouts in `linux/inet_diag.h` and `linux/tcp.h`).
+//!
+//! Read at fixed offsets as the kernel writes them: of some sixty fields of `tcp_info` six are needed, and kernels differ
+//! in how many more they send.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::{BufMut as _, BytesMut};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Connection, Error, State};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+const IPPROTO_TCP: u8 = 6;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// `INET_DIAG_INFO`, the attribute that holds `tcp_info`, and the bit that asks for it.
+const INFO: u16 = 2;
+const WANT_INFO: u8 = 1 << (INFO - 1);
+/// `INET_DIAG_REQ_BYTECODE`, the attribute that holds a filter.
+const BYTECODE: u16 = 1;
+/// Operations of a filter: go on at another place; the local port is at least, or at most, the next word.
+const BC_JMP: u8 = 1;
+const BC_S_GE: u8 = 2;
+const BC_S_LE: u8 = 3;
+
+/// `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY`.
+const DEATH_GROUPS: [u32; 2] = [1, 3];
+
+const HEADER: usize = 16;
+const INET_DIAG_MSG: usize = 72;
+
+/// More than the kernel ever sends at once (32 KiB).
+const BUFFER: usize = 64 * 1024;
+
+/// Hands out every TCP socket of these local ports, listening ones too.
+pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Result<(), Error> {
+    let socket = open(&[])?;
+    let mut buffer = BytesMut::with_capacity(BUFFER);
+    for family in [AF_INET, AF_INET6] {
+        let request = request(family, ports);
+        let sent = socket.get_ref().send(&request, 0);
+        sent.map_err(Error::Refused)?;
+        loop {
+            receive(&socket, &mut buffer).await.map_err(Error::Broken)?;
+            let mut done = false;
+            for message in Messages(&buffer) {
+                match message?.kind()? {
+                    Kind::Done => done = true,
+                    Kind::Socket(payload) => each(connection(payload).ok_or_else(short)?),
+                    Kind::Other => {}
+                }
+            }
+            if done {
+                break;
+            }
+            // A long table is read in many pieces, and probes want an answer in between.
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// The end of a TCP connection, on any port.
+#[derive(Debug)]
+pub enum Died {
+    Connection(Connection),
+    /// There were more at once than the kernel kept for us.
+    TooMany,
+}
+
+/// The kernel's notices of TCP connections that end, from when this is made.
+#[derive(Debug)]
+pub struct Deaths {
+    socket: AsyncFd<Socket>,
+    buffer: BytesMut,
+}
+
+impl Deaths {
+    /// Asks for the notices.
+    ///
+    /// # Errors
+    /// When the kernel, or whoever guards it, refuses.
+    pub fn listen() -> Result<Self, Error> {
+        let socket = open(&DEATH_GROUPS)?;
+        // A burst must wait somewhere. The kernel may grant less.
+        let _ = socket.get_ref().set_rx_buf_sz(4_i32 << 20);
+        Ok(Self {
+            socket,
+            buffer: BytesMut::with_capacity(BUFFER),
+        })
+    }
+
+    /// Hands out the next deaths, when there are any. May be dropped and called again without loss.
+    ///
+    /// # Errors
+    /// When there will be no more.
+    pub async fn next(&mut self, each: impl FnMut(Died)) -> Result<(), Error> {
+        let received = receive(&self.socket, &mut self.buffer).await;
+        self.hand_out(received, each)
+    }
+
+    /// Hands out the deaths that are there.
+    ///
+    /// # Errors
+    /// When there will be no more.
+    pub fn pending(&mut self, mut each: impl FnMut(Died)) -> Result<(), Error> {
+        loop {
+            self.buffer.clear();
+            match self.socket.get_ref().recv(&mut self.buffer, 0) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                received => self.hand_out(received.map(drop), &mut each)?,
+            }
+        }
+    }
+
+    fn hand_out(&self, received: io::Result<()>, mut each: impl FnMut(Died)) -> Result<(), Error> {
+        match received {
+            Ok(()) => {}
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                each(Died::TooMany);
+                return Ok(());
+            }
+            Err(e) => return Err(Error::Broken(e)),
+        }
+        for message in Messages(&self.buffer) {
+            if let Kind::Socket(payload) = message?.kind()? {
+                each(Died::Connection(connection(payload).ok_or_else(short)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(groups: &[u32]) -> Result<AsyncFd<Socket>, Error> {
+    let open = || {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.set_non_blocking(true)?;
+        socket.bind_auto()?;
+        for &group in groups {
+            socket.add_membership(group)?;
+        }
+        AsyncFd::with_interest(socket, Interest::READABLE)
+    };
+    open().map_err(Error::Refused)
+}
+
+async fn receive(socket: &AsyncFd<Socket>, buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.clear();
+    let read = |socket: &Socket| socket.recv(buffer, 0);
+    socket.async_io(Interest::READABLE, read).await.map(drop)
+}
+
+/// A request for all sockets of one family that are alive or listen on these ports.
+fn request(family: u8, ports: &BTreeSet<u16>) -> Vec<u8> {
+    let states = [
+        State::Established,
+        State::FinWait1,
+        State::FinWait2,
+        State::CloseWait,
+        State::LastAck,
+        State::Closing,
+        State::Listen,
+    ];
+    let filter = filter(ports);
+    let mut out = Vec::with_capacity(HEADER + 56 + 4 + filter.len());
+    out.put_u32_ne((HEADER + 56 + 4 + filter.len()) as u32);
+    out.put_u16_ne(SOCK_DIAG_BY_FAMILY);
+    out.put_u16_ne(NLM_F_REQUEST | NLM_F_DUMP);
+    out.put_u32_ne(1); // Sequence.
+    out.put_u32_ne(0); // From whom: the kernel knows.
+    out.put_slice(&[family, IPPROTO_TCP, WANT_INFO, 0]);
+    out.put_u32_ne(states.into_iter().map(State::bit).sum());
+    out.put_bytes(0, 48); // Any socket.
+    out.put_u16_ne((4 + filter.len()) as u16);
+    out.put_u16_ne(BYTECODE);
+    out.extend(filter);
+    out
+}
+
+/// A filter that the kernel runs on each socket: its local port is one of these.
+///
+/// A filter that is run to its exact end takes the socket, one that leaves it four bytes further on does not. For each
+/// port there are five words: at least this port, the port, at most this port, the port, and a jump to the end; a port
+/// that is not the one goes past the jump.
+fn filter(ports: &BTreeSet<u16>) -> Vec<u8> {
+    const EACH: u16 = 20;
+    let mut out = Vec::with_capacity(ports.len() * usize::from(EACH));
+    let mut operation = |code: u8, yes: u8, no: u16| {
+        out.put_slice(&[code, yes]);
+        out.put_u16_ne(no);
+    };
+    for (n, &port) in ports.iter().enumerate() {
+        let left = (ports.len() - n) as u16 * EACH;
+        let past = if left == EACH { EACH + 4 } else { EACH };
+        operation(BC_S_GE, 8, past);
+        operation(0, 0, port);
+        operation(BC_S_LE, 8, past - 8);
+        operation(0, 0, port);
+        operation(BC_JMP, 4, left - 16);
+    }
+    out
+}
+
+/// One netlink message.
+struct Message<'a> {
+    kind: u16,
+    payload: &'a [u8],
+}
+
+enum Kind<'a> {
+    Socket(&'a [u8]),
+    Done,
+    Other,
+}
+
+impl<'a> Message<'a> {
+    fn kind(self) -> Result<Kind<'a>, Error> {
+        match self.kind {
+            SOCK_DIAG_BY_FAMILY => Ok(Kind::Socket(self.payload)),
+            NLMSG_DONE | NLMSG_ERROR => match self.payload.get(..4).map(ne_i32) {
+                Some(code @ ..0) => Err(Error::Refused(io::Error::from_raw_os_error(-code))),
+                _ => Ok(Kind::Done),
+            },
+            _ => Ok(Kind::Other),
+        }
+    }
+}
+
+/// The messages of a datagram.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let message = || {
+            let length = ne_u32(self.0.get(..4)?) as usize;
+            let kind = ne_u16(self.0.get(4..6)?);
+            let payload = self.0.get(HEADER..length)?;
+            Some((Message { kind, payload }, aligned(length)))
+        };
+        Some(match message() {
+            Some((message, length)) => {
+                self.0 = self.0.get(length..).unwrap_or_default();
+                Ok(message)
+            }
+            None => {
+                self.0 = &[];
+                Err(short())
+            }
+        })
+    }
+}
+
+/// Reads an `inet_diag_msg` and the `tcp_info` that follows it.
+fn connection(message: &[u8]) -> Option<Connection> {
+    let fixed = message.get(..INET_DIAG_MSG)?;
+    let (family, state) = (fixed[0], State::new(fixed[1]));
+    let port = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let peer_port = u16::from_be_bytes([fixed[6], fixed[7]]);
+    let peer: IpAddr = match family {
+        AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&fixed[24..28]).ok()?).into(),
+        _ => Ipv6Addr::from(<[u8; 16]>::try_from(&fixed[24..40]).ok()?).into(),
+    };
+    let cookie = u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32;
+    let info = attribute(&message[INET_DIAG_MSG..], INFO).unwrap_or_default();
+    let word = |at: usize| info.get(at..at + 4).map_or(0, ne_u32);
+    let long = |at: usize| {
+        let bytes = info.get(at..at + 8).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u64::from_ne_bytes)
+    };
+    Some(Connection {
+        cookie,
+        port,
+        peer: SocketAddr::new(peer.to_canonical(), peer_port),
+        state,
+        unread: ne_u32(&fixed[56..60]),
+        unacknowledged: ne_u32(&fixed[60..64]),
+        last_sent: word(44),
+        last_received: word(52),
+        last_acknowledgement: word(56),
+        acknowledged: long(120),
+        received: long(128),
+    })
+}
+
+/// The content of the first attribute of this kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(ne_u16(attributes.get(..2)?));
+        let kind = ne_u16(attributes.get(2..4)?);
+        let content = attributes.get(4..length)?;
+        if kind == wanted {
+            return Some(content);
+        }
+        attributes = attributes.get(aligned(length)..)?;
+    }
+}
+
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn ne_u16(bytes: &[u8]) -> u16 {
+    u16::from_ne_bytes([bytes[0], bytes[1]])
+}
+
+fn ne_u32(bytes: &[u8]) -> u32 {
+    u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+fn ne_i32(bytes: &[u8]) -> i32 {
+    i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+fn short() -> Error {
+    let message = "the kernel's answer ends too early";
+    Error::Broken(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+}

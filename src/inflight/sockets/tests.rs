@@ -1,0 +1,247 @@
+//! The table of real sockets, and the rule on what the kernel may say.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+use super::*;
+
+const QUIET: Duration = Duration::from_millis(300);
+const MAX_QUIET: Duration = Duration::from_secs(1);
+
+fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+async fn connections(table: &Table) -> Vec<Connection> {
+    let mut seen = Vec::new();
+    table.each(|c| seen.push(c)).await.unwrap();
+    seen
+}
+
+/// The one connection of the table, once it is as wanted.
+async fn once(table: &Table, wanted: impl Fn(&Connection) -> bool) -> Connection {
+    for _ in 0..2000 {
+        let seen = connections(table).await;
+        if let [one] = &seen[..]
+            && wanted(one)
+        {
+            return one.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never as wanted: {:?}", connections(table).await);
+}
+
+#[tokio::test]
+async fn a_request_is_busy_from_its_first_byte_until_its_answer_has_arrived() {
+    for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let table = Table::new([port]);
+        let mut client = match address {
+            "[::]:0" => TcpStream::connect(("127.0.0.1", port)).unwrap(),
+            _ => TcpStream::connect(listener.local_addr().unwrap()).unwrap(),
+        };
+        let (mut app, _) = listener.accept().unwrap();
+        let idle = once(&table, |c| c.state == State::Established).await;
+        assert_eq!(idle.peer, {
+            let own = client.local_addr().unwrap();
+            SocketAddr::new(own.ip().to_canonical(), own.port())
+        });
+        assert!(!idle.unanswered() && !idle.waits(MAX_QUIET));
+        assert!(!idle.is_busy(QUIET, MAX_QUIET), "it never brought a byte");
+
+        for _ in 0..3 {
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            once(&table, |c| c.unread == 18 && c.waits(MAX_QUIET)).await;
+            assert_eq!(app.read(&mut [0; 100]).unwrap(), 18);
+            let heard = once(&table, |c| c.unread == 0 && c.last_received > 400).await;
+            assert!(
+                heard.waits(MAX_QUIET) && heard.is_busy(QUIET, MAX_QUIET),
+                "{heard:?}"
+            );
+            app.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            assert_eq!(client.read(&mut [0; 100]).unwrap(), 27);
+            let answered = once(&table, |c| !c.waits(MAX_QUIET)).await;
+            assert!(answered.answered() > 0);
+            once(&table, |c| !c.is_busy(QUIET, MAX_QUIET)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_half_still_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let table = Table::new([listener.local_addr().unwrap().port()]);
+    let (mut client, mut app) = pair(&listener);
+    client.write_all(b"request").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    app.read_to_end(&mut all).unwrap();
+    let heard = once(&table, |c| c.state == State::CloseWait).await;
+    assert_eq!((heard.brought(), heard.answered()), (7, 0));
+    assert!(heard.waits(MAX_QUIET));
+    app.write_all(b"answer").unwrap();
+    once(&table, |c| c.answered() == 6 && !c.waits(MAX_QUIET)).await;
+}
+
+#[tokio::test]
+async fn who_only_connects_and_leaves_never_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let table = Table::new([listener.local_addr().unwrap().port()]);
+    let (client, _app) = pair(&listener);
+    drop(client);
+    let left = once(&table, |c| c.state == State::CloseWait).await;
+    assert_eq!(left.brought(), 0);
+    assert!(!left.waits(MAX_QUIET) && !left.is_busy(QUIET, MAX_QUIET));
+}
+
+#[tokio::test]
+async fn only_the_ports_asked_for_are_handed_out() {
+    let listeners: Vec<_> = (0..4)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let ports: Vec<u16> = (listeners.iter())
+        .map(|l| l.local_addr().unwrap().port())
+        .collect();
+    let _pairs: Vec<_> = listeners.iter().map(pair).collect();
+    for wanted in 1..=4 {
+        let table = Table::new(ports[..wanted].iter().copied());
+        let mut seen: Vec<u16> = connections(&table).await.iter().map(|c| c.port).collect();
+        seen.sort_unstable();
+        let mut expected = ports[..wanted].to_vec();
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+        assert!(table.each(drop).await.unwrap(), "something listens");
+    }
+    drop(listeners);
+    assert!(!Table::new(ports).each(drop).await.unwrap());
+}
+
+#[tokio::test]
+async fn ours_are_left_out_of_the_count() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let table = Table::new([listener.local_addr().unwrap().port()]);
+    let pairs: Vec<_> = (0..3).map(|_| pair(&listener)).collect();
+    let own = pairs[0].0.local_addr().unwrap();
+    let count = table.count(Rule::Open, |peer| peer == own).await.unwrap();
+    assert_eq!(count, (2, true));
+}
+
+#[tokio::test]
+async fn a_death_tells_whether_somebody_waited() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut deaths = Deaths::listen().unwrap();
+    // How it goes, and whether somebody waited when the app closed.
+    type Story = fn(&mut TcpStream, &mut TcpStream);
+    let stories: [(&str, Story, bool); 5] = [
+        ("it never asked", |_, _| {}, false),
+        (
+            "it was answered",
+            |client, app| {
+                client.write_all(b"request").unwrap();
+                assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+                std::thread::sleep(Duration::from_millis(20));
+                app.write_all(b"answer").unwrap();
+                assert_eq!(client.read(&mut [0; 100]).unwrap(), 6);
+            },
+            false,
+        ),
+        (
+            "its request was never read",
+            |client, _| client.write_all(b"request").unwrap(),
+            true,
+        ),
+        (
+            "its request was read and not answered",
+            |client, app| {
+                client.write_all(b"request").unwrap();
+                assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+            },
+            true,
+        ),
+        (
+            "its second request was not answered",
+            |client, app| {
+                client.write_all(b"request").unwrap();
+                assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+                app.write_all(b"answer").unwrap();
+                assert_eq!(client.read(&mut [0; 100]).unwrap(), 6);
+                std::thread::sleep(Duration::from_millis(50));
+                client.write_all(b"request").unwrap();
+                assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+            },
+            true,
+        ),
+    ];
+    for (told, story, waited) in stories {
+        let (mut client, mut app) = pair(&listener);
+        story(&mut client, &mut app);
+        drop(app);
+        let _ = client.read(&mut [0; 100]);
+        drop(client);
+        let mut died = None;
+        while died.is_none() {
+            let next = deaths.next(|death| match death {
+                Died::Connection(c) if c.port == port => died = Some(c),
+                _ => {}
+            });
+            next.await.unwrap();
+        }
+        let died = died.unwrap();
+        assert_eq!(died.waits(MAX_QUIET), waited, "{told}: {died:?}");
+    }
+}
+
+/// An idle connection that has been answered.
+fn answered() -> Connection {
+    Connection {
+        cookie: 1,
+        port: 8000,
+        peer: "10.0.0.1:1234".parse().unwrap(),
+        state: State::Established,
+        unread: 0,
+        unacknowledged: 0,
+        received: 100,
+        acknowledged: 200,
+        last_received: 5000,
+        last_sent: 4000,
+        last_acknowledgement: 3990,
+    }
+}
+
+#[test]
+fn a_request_and_an_answer_of_one_tick_are_told_apart_by_the_acknowledgement() {
+    let tie = |acknowledged_before: u32, ago: u32| Connection {
+        last_received: ago,
+        last_sent: ago,
+        last_acknowledgement: acknowledged_before,
+        ..answered()
+    };
+    assert!(
+        !tie(890, 900).waits(MAX_QUIET),
+        "the answer was acknowledged"
+    );
+    assert!(
+        tie(900, 900).waits(MAX_QUIET),
+        "nobody knows which came first"
+    );
+    assert!(!tie(1000, 1000).waits(MAX_QUIET), "but not for ever");
+}
+
+#[test]
+fn what_moves_bytes_is_busy_and_what_has_not_for_a_quiet_period_is_not() {
+    let streams = Connection {
+        last_sent: 100,
+        ..answered()
+    };
+    assert!(streams.is_busy(QUIET, MAX_QUIET) && !streams.waits(MAX_QUIET));
+    assert!(!answered().is_busy(QUIET, MAX_QUIET));
+    let writing = Connection {
+        unacknowledged: 1,
+        ..answered()
+    };
+    assert!(writing.waits(MAX_QUIET));
+}

@@ -1,0 +1,331 @@
+//! The traffic on the app's ports while a drain runs: requests that still arrive, clients that keep their connections,
+//! and, once the hook has been answered, requests that were cut off.
+//!
+//! One task, the [`Watcher`], holds all of it. It sleeps until a drain begins; then the kernel's notices of connections
+//! that end tell it of each that came and went between two looks at the table, so nothing is missed.
+
+mod evidence;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use crate::drain::Sight;
+use crate::inflight::sockets::{Deaths, Died, Error, Table};
+use evidence::Evidence;
+
+/// The longest that one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many addresses of the kubelet are remembered.
+const ADDRESSES: usize = 8;
+
+/// What the app's ports are, and how long quiet is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub ports: Vec<u16>,
+    pub quiet_period: Duration,
+    pub max_quiet: Duration,
+}
+
+/// Addresses the kubelet calls from: probes come from there too, and are no traffic.
+#[derive(Debug, Clone, Default)]
+pub struct Kubelet(Arc<Mutex<VecDeque<IpAddr>>>);
+
+impl Kubelet {
+    /// It has called from this address.
+    pub fn called_from(&self, address: IpAddr) {
+        let address = address.to_canonical();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(&address) {
+            return;
+        }
+        if known.len() == ADDRESSES {
+            known.pop_front();
+        }
+        known.push_back(address);
+    }
+
+    fn is_at(&self, address: IpAddr) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&address)
+    }
+}
+
+/// Whether a connection's other end is one of our own sockets.
+pub type Ours = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+
+/// What everybody may know of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Arrivals in the drain that runs, or in the last one.
+    pub arrivals: u64,
+    /// Requests that were cut off after it.
+    pub cut: u64,
+}
+
+/// Asks the watcher, and watches what it sees.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    asks: mpsc::UnboundedSender<Ask>,
+    seen: watch::Receiver<Seen>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    /// Look at the drain that began then.
+    Look {
+        began: Instant,
+        settled: Option<Instant>,
+        reply: oneshot::Sender<Option<Sight>>,
+    },
+    /// The hooks are being answered: from now on whoever waits is cut off.
+    Answered,
+    /// Say what was seen, as of now.
+    Sum { reply: oneshot::Sender<Seen> },
+    /// The pod serves again.
+    Rest,
+}
+
+impl Traffic {
+    /// What is known now.
+    pub fn seen(&self) -> Seen {
+        *self.seen.borrow()
+    }
+
+    /// Looks at the traffic of the drain that began then. The first look of a drain begins the watch.
+    pub fn look(
+        &self,
+        began: Instant,
+        settled: Option<Instant>,
+    ) -> impl Future<Output = Option<Sight>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.asks.send(Ask::Look {
+            began,
+            settled,
+            reply,
+        });
+        async move {
+            asked.ok()?;
+            answer.await.ok()?
+        }
+    }
+
+    /// The hooks are being answered: from now on, whoever waits for the app is cut off when it dies.
+    pub fn answered(&self) {
+        let _ = self.asks.send(Ask::Answered);
+    }
+
+    /// The pod serves again, and nothing is watched.
+    pub fn rest(&self) {
+        let _ = self.asks.send(Ask::Rest);
+    }
+
+    /// What has been seen, what happened a moment ago included.
+    pub async fn sum(&self) -> Seen {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.asks.send(Ask::Sum { reply });
+        answer.await.unwrap_or_else(|_| self.seen())
+    }
+}
+
+/// Watches. Made by [`new`], driven by [`Watcher::run`].
+pub struct Watcher {
+    table: Table,
+    settings: Settings,
+    ours: Ours,
+    kubelet: Kubelet,
+    asks: mpsc::UnboundedReceiver<Ask>,
+    seen: watch::Sender<Seen>,
+    /// It was said that nothing can be watched.
+    said: bool,
+}
+
+/// A watcher of the app's ports, and how to ask it.
+pub fn new(settings: Settings, ours: Ours, kubelet: Kubelet) -> (Watcher, Traffic) {
+    let (asks, asked) = mpsc::unbounded_channel();
+    let (seen, shown) = watch::channel(Seen::default());
+    let watcher = Watcher {
+        table: Table::new(settings.ports.iter().copied()),
+        settings,
+        ours,
+        kubelet,
+        asks: asked,
+        seen,
+        said: false,
+    };
+    (watcher, Traffic { asks, seen: shown })
+}
+
+/// What a watch holds while it runs.
+struct Watch {
+    deaths: Deaths,
+    evidence: Evidence,
+}
+
+impl Watcher {
+    /// Watches each drain, until nobody can ask any more.
+    pub async fn run(mut self) {
+        let mut watch: Option<Watch> = None;
+        loop {
+            let ask = tokio::select! {
+                biased;
+                ask = self.asks.recv() => match ask {
+                    Some(ask) => ask,
+                    None => return,
+                },
+                () = next_deaths(&mut watch, &self.ours, &self.kubelet) => {
+                    self.show(watch.as_ref());
+                    continue;
+                }
+            };
+            match ask {
+                Ask::Look {
+                    began,
+                    settled,
+                    reply,
+                } => {
+                    if watch
+                        .as_ref()
+                        .is_none_or(|watch| watch.evidence.began() != began)
+                    {
+                        watch = self.begin(began).await;
+                    }
+                    let sight = match &mut watch {
+                        Some(watch) => self.look(watch, settled).await,
+                        None => None,
+                    };
+                    self.show(watch.as_ref());
+                    let _ = reply.send(sight);
+                }
+                Ask::Answered => {
+                    if let Some(watch) = &mut watch {
+                        watch.take_deaths(&self.ours, &self.kubelet);
+                        watch.evidence.answered();
+                    }
+                }
+                Ask::Sum { reply } => {
+                    if let Some(watch) = &mut watch {
+                        self.sum(watch).await;
+                    }
+                    self.show(watch.as_ref());
+                    let _ = reply.send(*self.seen.borrow());
+                }
+                Ask::Rest => watch = None,
+            }
+        }
+    }
+
+    fn show(&self, watch: Option<&Watch>) {
+        if let Some(watch) = watch {
+            self.seen.send_if_modified(|seen| {
+                let now = watch.evidence.seen();
+                std::mem::replace(seen, now) != now
+            });
+        }
+    }
+
+    /// Begins to watch: first the notices, then who is there already, so that nobody falls between the two.
+    async fn begin(&mut self, began: Instant) -> Option<Watch> {
+        let mut evidence = Evidence::new(began, self.settings.clone());
+        let begin = async {
+            let deaths = Deaths::listen()?;
+            self.table.each(|there| evidence.was_there(&there)).await?;
+            Ok::<_, Error>(deaths)
+        };
+        let deaths = match timeout(LOOK_LIMIT, begin).await {
+            Ok(Ok(deaths)) => deaths,
+            Ok(Err(e)) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    warn!(
+                        "the kernel does not show this container its traffic, so that min-wait and the quiet period have \
+                         to do: {e}"
+                    );
+                }
+                return None;
+            }
+            Err(_) => {
+                warn!("the kernel's socket table could not be read in time");
+                return None;
+            }
+        };
+        Some(Watch { deaths, evidence })
+    }
+
+    async fn look(&self, watch: &mut Watch, settled: Option<Instant>) -> Option<Sight> {
+        // Who was new and has died by now has arrived before this look.
+        watch.take_deaths(&self.ours, &self.kubelet);
+        let now = Instant::now();
+        let evidence = &mut watch.evidence;
+        evidence.look(settled);
+        let each = self.table.each(|seen| {
+            if !(self.ours)(seen.peer) {
+                evidence.lives(&seen, self.kubelet.is_at(seen.peer.ip()), now);
+            }
+        });
+        match timeout(LOOK_LIMIT, each).await {
+            Ok(Ok(_)) => Some(evidence.sight()),
+            Ok(Err(e)) => {
+                debug!("no look at the traffic: {e}");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Takes in what has happened until now: who died, and who is dying.
+    async fn sum(&self, watch: &mut Watch) {
+        watch.take_deaths(&self.ours, &self.kubelet);
+        let now = Instant::now();
+        let evidence = &mut watch.evidence;
+        let each = self.table.each(|seen| {
+            if !(self.ours)(seen.peer) {
+                evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()), now);
+            }
+        });
+        let _ = timeout(LOOK_LIMIT, each).await;
+    }
+}
+
+impl Watch {
+    /// Takes in every notice that has come.
+    fn take_deaths(&mut self, ours: &Ours, kubelet: &Kubelet) {
+        let Watch { deaths, evidence } = self;
+        if let Err(e) = deaths.pending(|death| take(evidence, ours, kubelet, &death)) {
+            debug!("no notices: {e}");
+        }
+    }
+}
+
+/// Takes in the next notices. Without a watch they never come.
+async fn next_deaths(watch: &mut Option<Watch>, ours: &Ours, kubelet: &Kubelet) {
+    let Some(Watch { deaths, evidence }) = watch else {
+        return std::future::pending().await;
+    };
+    if let Err(e) = (deaths.next(|death| take(evidence, ours, kubelet, &death))).await {
+        warn!("the kernel's notices have ended, and with them the watch on traffic: {e}");
+        *watch = None;
+    }
+}
+
+/// Takes in one notice.
+fn take(evidence: &mut Evidence, ours: &Ours, kubelet: &Kubelet, death: &Died) {
+    match death {
+        Died::Connection(died) if ours(died.peer) => {}
+        Died::Connection(died) => {
+            if evidence.concerns(died) {
+                evidence.died(died, kubelet.is_at(died.peer.ip()), Instant::now());
+            }
+        }
+        Died::TooMany => {
+            debug!("more connections ended at once than the kernel could tell of");
+            evidence.missed(Instant::now());
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! What follows from the connections that live and those that died: pure, with `now` passed in.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Seen, Settings};
+use crate::drain::Sight;
+use crate::inflight::sockets::{Connection, State};
+
+/// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
+const INTERIM: u64 = 25;
+
+/// A readiness and a liveness probe at their quickest, one a second each, with jitter.
+const PROBES_PER_SECOND: f64 = 2.0;
+const PROBES_AT_ONCE: f64 = 5.0;
+
+/// What is known of one drain's traffic.
+#[derive(Debug)]
+pub struct Evidence {
+    settings: Settings,
+    began: Instant,
+    /// Connections that are no arrivals any more: there from the start, or counted.
+    known: HashSet<u64>,
+    sight: Sight,
+    /// Probes on each port that are no arrivals.
+    arriving: HashMap<u16, Bucket>,
+    /// Probes on each port that nobody waits for.
+    dying: HashMap<u16, Bucket>,
+    /// Connections with a request on them when routes had changed.
+    held: Option<HashMap<u64, Held>>,
+    /// Numbers the looks.
+    look: u64,
+    /// Whether this look is the first since routes changed.
+    first: bool,
+    answered: bool,
+    cut: u64,
+    /// Connections that are dying and were counted already.
+    counted: HashSet<u64>,
+}
+
+/// A request that was in flight when routes had changed, as its connection shows it.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// The look that saw it last.
+    look: u64,
+    step: Step,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The answer has not begun; so many bytes of earlier ones had arrived.
+    Unanswered { before: u64 },
+    /// The answer has begun; so many bytes had come until then, and more are a newer request.
+    Answering { received: u64 },
+}
+
+impl Evidence {
+    /// Nothing is known yet of the drain that began then.
+    pub fn new(began: Instant, settings: Settings) -> Self {
+        Self {
+            settings,
+            began,
+            known: HashSet::new(),
+            sight: Sight::default(),
+            arriving: HashMap::new(),
+            dying: HashMap::new(),
+            held: None,
+            look: 0,
+            first: false,
+            answered: false,
+            cut: 0,
+            counted: HashSet::new(),
+        }
+    }
+
+    /// When the drain began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Whether a connection is one of the app's ports'.
+    pub fn concerns(&self, connection: &Connection) -> bool {
+        self.settings.ports.contains(&connection.port)
+    }
+
+    /// A connection that was there when the drain began.
+    pub fn was_there(&mut self, there: &Connection) {
+        self.known.insert(there.cookie);
+    }
+
+    /// Begins a look. `settled` is when routes are known to have changed, if they are.
+    pub fn look(&mut self, settled: Option<Instant>) {
+        self.look += 1;
+        self.first = settled.is_some() && self.held.is_none();
+        match settled {
+            None => self.held = None,
+            Some(_) => {
+                self.held.get_or_insert_default();
+            }
+        }
+        self.sight = Sight {
+            arrivals: self.sight.arrivals,
+            last_arrival: self.sight.last_arrival,
+            ..Sight::default()
+        };
+    }
+
+    /// A connection that this look sees; `probe` where it is the kubelet's.
+    pub fn lives(&mut self, seen: &Connection, probe: bool, now: Instant) {
+        if seen.brought() > 0 && !self.known.contains(&seen.cookie) {
+            self.known.insert(seen.cookie);
+            self.arrives(seen.port, probe, now);
+        }
+        let waits = seen.waits(self.settings.max_quiet);
+        let busy = seen.is_busy(self.settings.quiet_period, self.settings.max_quiet);
+        let open = matches!(seen.state, State::Established | State::CloseWait);
+        self.sight.unanswered += u64::from(seen.unanswered() && open);
+        self.sight.waiting += u64::from(waits && open);
+        self.sight.active += u64::from(busy);
+
+        let Some(held) = &mut self.held else { return };
+        if self.first && busy {
+            let step = if waits {
+                Step::Unanswered {
+                    before: seen.answered(),
+                }
+            } else {
+                Step::Answering {
+                    received: seen.brought(),
+                }
+            };
+            let look = self.look;
+            held.insert(seen.cookie, Held { look, step });
+        } else if busy && let Some(of) = held.get_mut(&seen.cookie) {
+            match of.step {
+                Step::Unanswered { before } if seen.answered() > before + INTERIM => {
+                    of.step = Step::Answering {
+                        received: seen.brought(),
+                    };
+                }
+                // Not seen again in this look, it is over.
+                Step::Answering { received } if seen.brought() > received => return,
+                _ => {}
+            }
+            of.look = self.look;
+        }
+    }
+
+    /// What the look has seen, once it has seen all.
+    pub fn sight(&mut self) -> Sight {
+        if let Some(held) = &mut self.held {
+            held.retain(|_, of| of.look == self.look);
+            self.sight.held = Some(held.len() as u64);
+        }
+        self.sight
+    }
+
+    /// A connection has ended; `probe` where it was the kubelet's.
+    pub fn died(&mut self, died: &Connection, probe: bool, now: Instant) {
+        if !self.known.remove(&died.cookie) && died.brought() > 0 {
+            self.arrives(died.port, probe, now);
+        }
+        if !self.counted.remove(&died.cookie) {
+            self.cuts(died, probe, now);
+        }
+    }
+
+    /// A connection that the last look sees: one that the app has left will die as it is.
+    pub fn dies(&mut self, seen: &Connection, probe: bool, now: Instant) {
+        let left = !matches!(seen.state, State::Established | State::CloseWait);
+        if left && self.counted.insert(seen.cookie) {
+            self.cuts(seen, probe, now);
+        }
+    }
+
+    /// Connections have ended of which nothing is known: at least one of them may have been new.
+    pub fn missed(&mut self, now: Instant) {
+        self.sight.arrivals += 1;
+        self.sight.last_arrival = Some(now);
+    }
+
+    /// The hooks are being answered: whoever waits from now on is cut off.
+    pub fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// What everybody may know.
+    pub fn seen(&self) -> Seen {
+        Seen {
+            arrivals: self.sight.arrivals,
+            cut: self.cut,
+        }
+    }
+
+    fn arrives(&mut self, port: u16, probe: bool, now: Instant) {
+        if probe && take(&mut self.arriving, port, now) {
+            return;
+        }
+        self.sight.arrivals += 1;
+        self.sight.last_arrival = Some(now);
+    }
+
+    fn cuts(&mut self, died: &Connection, probe: bool, now: Instant) {
+        if !self.answered || !died.waits(self.settings.max_quiet) {
+            return;
+        }
+        if probe && take(&mut self.dying, died.port, now) {
+            return;
+        }
+        self.cut += 1;
+    }
+}
+
+/// So many a second, and so many at once.
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+/// Takes one from a port's bucket, if there is one left.
+fn take(buckets: &mut HashMap<u16, Bucket>, port: u16, now: Instant) -> bool {
+    let bucket = buckets.entry(port).or_insert(Bucket {
+        left: PROBES_AT_ONCE,
+        at: now,
+    });
+    let since: Duration = now.saturating_duration_since(bucket.at);
+    bucket.left = (bucket.left + since.as_secs_f64() * PROBES_PER_SECOND).min(PROBES_AT_ONCE);
+    bucket.at = now;
+    let taken = bucket.left >= 1.0;
+    if taken {
+        bucket.left -= 1.0;
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn evidence() -> Evidence {
+        let settings = Settings {
+            ports: vec![8000],
+            quiet_period: 1000 * MS,
+            max_quiet: 10_000 * MS,
+        };
+        Evidence::new(Instant::now(), settings)
+    }
+
+    /// A connection that was answered some time ago.
+    fn idle(cookie: u64) -> Connection {
+        Connection {
+            cookie,
+            port: 8000,
+            peer: "10.0.0.1:1234".parse().unwrap(),
+            state: State::Established,
+            unread: 0,
+            unacknowledged: 0,
+            received: 100,
+            acknowledged: 200,
+            last_received: 5000,
+            last_sent: 4000,
+            last_acknowledgement: 3990,
+        }
+    }
+
+    /// One that waits for its answer since then.
+    fn waiting(cookie: u64, since: u32) -> Connection {
+        Connection {
+            last_received: since,
+            ..idle(cookie)
+        }
+    }
+
+    fn look(evidence: &mut Evidence, settled: bool, seen: &[Connection]) -> Sight {
+        let now = evidence.began() + 6000 * MS;
+        evidence.look(settled.then_some(now));
+        for each in seen {
+            evidence.lives(each, false, now);
+        }
+        evidence.sight()
+    }
+
+    #[test]
+    fn only_new_connections_that_bring_something_arrive_and_each_once() {
+        let mut evidence = evidence();
+        evidence.was_there(&idle(1));
+        let silent = Connection {
+            received: 0,
+            acknowledged: 0,
+            ..idle(2)
+        };
+        assert_eq!(
+            look(&mut evidence, false, &[idle(1), silent.clone()]).arrivals,
+            0
+        );
+        assert_eq!(
+            look(&mut evidence, false, &[idle(1), idle(2), idle(3)]).arrivals,
+            2
+        );
+        assert_eq!(
+            look(&mut evidence, false, &[idle(1), idle(2), idle(3)]).arrivals,
+            2
+        );
+        let now = evidence.began() + 7000 * MS;
+        for cookie in 1..=3 {
+            evidence.died(&idle(cookie), false, now);
+        }
+        assert_eq!(evidence.seen().arrivals, 2);
+    }
+
+    #[test]
+    fn one_that_came_and_went_between_two_looks_arrived() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 3000 * MS;
+        evidence.died(&idle(7), false, now);
+        let probed = Connection {
+            received: 1, // Only its end.
+            state: State::Other,
+            ..idle(8)
+        };
+        evidence.died(&probed, false, now + MS);
+        let sight = look(&mut evidence, false, &[]);
+        assert_eq!((sight.arrivals, sight.last_arrival), (1, Some(now)));
+    }
+
+    #[test]
+    fn deaths_that_were_missed_count_as_an_arrival() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 3000 * MS;
+        evidence.missed(now);
+        assert_eq!(look(&mut evidence, false, &[]).last_arrival, Some(now));
+    }
+
+    #[test]
+    fn two_probes_a_second_are_no_traffic_and_more_are() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        for n in 0..60 {
+            // Two probes each second, with jitter: now and then three within one.
+            let at = began + n * 500 * MS + (n % 3) * 130 * MS;
+            evidence.died(&idle(u64::from(n)), true, at);
+        }
+        assert_eq!(evidence.seen().arrivals, 0);
+        for n in 100..200 {
+            let at = began + 30_000 * MS + (n - 100) * 100 * MS;
+            evidence.died(&idle(u64::from(n)), true, at);
+        }
+        let arrivals = evidence.seen().arrivals;
+        assert!(
+            (70..=80).contains(&arrivals),
+            "{arrivals} of 100 within 10 s"
+        );
+    }
+
+    #[test]
+    fn a_request_in_flight_is_held_until_it_ends_or_a_newer_one_comes() {
+        for (told, end) in [
+            ("it is gone", None),
+            ("it is idle", Some(idle(1))),
+            (
+                "its answer came, and then more bytes",
+                Some(Connection {
+                    received: 150,
+                    acknowledged: 300,
+                    ..waiting(1, 10)
+                }),
+            ),
+        ] {
+            let mut evidence = evidence();
+            let long = waiting(1, 2000);
+            assert_eq!(
+                look(&mut evidence, false, std::slice::from_ref(&long)).held,
+                None
+            );
+            let sight = look(&mut evidence, true, std::slice::from_ref(&long));
+            assert_eq!((sight.held, sight.waiting), (Some(1), 1));
+            assert_eq!(
+                look(&mut evidence, true, &[long, waiting(2, 5)]).held,
+                Some(1)
+            );
+            let answering = Connection {
+                acknowledged: 300,
+                last_sent: 10,
+                ..idle(1)
+            };
+            assert_eq!(look(&mut evidence, true, &[answering]).held, Some(1));
+            let rest: Vec<_> = end.into_iter().collect();
+            assert_eq!(look(&mut evidence, true, &rest).held, Some(0), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_interim_answer_is_none() {
+        let mut evidence = evidence();
+        let upload = |received: u64, acknowledged: u64| Connection {
+            received,
+            acknowledged,
+            ..waiting(1, 10)
+        };
+        look(&mut evidence, true, &[upload(200, 0)]);
+        // 100 Continue, and then the body.
+        for received in (1000..100_000).step_by(1000) {
+            assert_eq!(
+                look(&mut evidence, true, &[upload(received, 25)]).held,
+                Some(1)
+            );
+        }
+        // The answer, at the end of the body.
+        assert_eq!(
+            look(&mut evidence, true, &[upload(100_000, 225)]).held,
+            Some(1)
+        );
+        assert_eq!(
+            look(&mut evidence, true, &[upload(100_200, 225)]).held,
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn when_routes_have_not_changed_after_all_what_was_held_is_forgotten() {
+        let mut evidence = evidence();
+        look(&mut evidence, true, &[waiting(1, 2000)]);
+        assert_eq!(look(&mut evidence, false, &[waiting(1, 2000)]).held, None);
+        assert_eq!(look(&mut evidence, true, &[waiting(2, 2000)]).held, Some(1));
+    }
+
+    #[test]
+    fn cut_is_who_waits_when_the_app_dies_after_the_hooks_were_answered() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 9000 * MS;
+        let dead = |of: Connection| Connection {
+            state: State::Other,
+            ..of
+        };
+        evidence.died(&dead(waiting(1, 50)), false, now);
+        assert_eq!(evidence.seen().cut, 0, "the drain was still going on");
+        evidence.answered();
+        evidence.died(&dead(waiting(2, 50)), false, now);
+        evidence.died(&dead(idle(3)), false, now);
+        evidence.died(&dead(waiting(4, 50)), true, now);
+        assert_eq!(
+            evidence.seen().cut,
+            1,
+            "an idle one and a probe are nobody's loss"
+        );
+        let orphan = Connection {
+            state: State::FinWait1,
+            ..waiting(5, 50)
+        };
+        evidence.dies(&orphan, false, now);
+        evidence.dies(&waiting(6, 50), false, now);
+        evidence.died(&dead(waiting(5, 50)), false, now);
+        assert_eq!(
+            evidence.seen().cut,
+            2,
+            "once, and only those that the app has left"
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! How soon after the last request the hook is answered, and how soon after a hook readiness fails.
+//!
+//! The real binary beside an app in this process, 200 drains each way. Nothing here passes or fails: it prints.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DRAINS: u32 = 200;
+
+fn main() {
+    let app = App::start();
+    println!(
+        "{DRAINS} drains each, an app whose last request ends 50 to 250 ms after the drain began\n"
+    );
+    println!("| flags | hook answered after the last request ended: median | p99 | most |");
+    println!("| --- | --- | --- | --- |");
+    for flags in [
+        &["--quiet-period=0s"][..],
+        &["--quiet-period=0s", "--poll-interval=20ms"],
+        &["--quiet-period=300ms"],
+    ] {
+        let sidecar = Sidecar::start(&app, flags);
+        let (delays, _) = drains(&app, &sidecar);
+        println!("| {} | {} |", flags.join(" "), columns(delays));
+    }
+    let sidecar = Sidecar::start(&app, &["--quiet-period=0s"]);
+    let (_, readiness) = drains(&app, &sidecar);
+    println!(
+        "\n| from the call of POST /drain to its answer, by when readiness fails: median | p99 | most |"
+    );
+    println!("| --- | --- | --- |\n| {} |", columns(readiness));
+    println!(
+        "\nRSS of the sidecar after {DRAINS} drains: {}",
+        sidecar.memory()
+    );
+}
+
+fn columns(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    [0.5, 0.99, 1.0]
+        .map(|part| format!("{:.2?}", at(part)))
+        .join(" | ")
+}
+
+/// Drains again and again, each time with one request under way that ends a little later.
+fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut delays, mut readiness) = (Vec::new(), Vec::new());
+    for n in 0..DRAINS {
+        app.inside.store(1, Ordering::SeqCst);
+        let called = Instant::now();
+        assert!(ask(sidecar.address, "POST /drain").contains(" 202 "));
+        readiness.push(called.elapsed());
+        assert!(ask(sidecar.address, "GET /readyz").contains(" 503 "));
+        let waiting = {
+            let address = sidecar.address;
+            thread::spawn(move || (ask(address, "POST /drain?wait=true"), Instant::now()))
+        };
+        // Spread evenly over the time between two polls.
+        thread::sleep(Duration::from_millis(50) + Duration::from_millis(200) * n / DRAINS);
+        app.inside.store(0, Ordering::SeqCst);
+        let ended = Instant::now();
+        let (answer, answered) = waiting.join().unwrap();
+        assert!(answer.contains("\"drained\""), "{answer}");
+        delays.push(answered - ended);
+        assert!(ask(sidecar.address, "DELETE /drain").contains(" 200 "));
+    }
+    (delays, readiness)
+}
+
+fn ask(address: SocketAddr, what: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Says how many requests are in flight, and has none.
+struct App {
+    address: SocketAddr,
+    inside: Arc<AtomicUsize>,
+}
+
+impl App {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let shown = inside.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let page = format!("busy {}\n", shown.load(Ordering::SeqCst));
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}",
+                    page.len()
+                );
+            }
+        });
+        Self { address, inside }
+    }
+}
+
+struct Sidecar {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Sidecar {
+    fn start(app: &App, flags: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gracekeeper"))
+            .args([
+                "run",
+                "--listen=127.0.0.1:0",
+                "--log-format=json",
+                "--min-wait=0s",
+            ])
+            .arg(format!(
+                "--inflight=prometheus+http://{}/metrics#busy",
+                app.address
+            ))
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                serde_json::from_str::<serde_json::Value>(&line).ok()?["address"]
+                    .as_str()?
+                    .parse()
+                    .ok()
+            })
+            .unwrap();
+        thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    fn memory(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let lines = status
+            .lines()
+            .filter(|l| l.starts_with("VmRSS") || l.starts_with("RssAnon"));
+        lines
+            .map(|l| l.replace('\t', " "))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
