@@ -1,0 +1,338 @@
+//! Sources by the name of the software: each expands to one that could be written out.
+//!
+//! What each counts was read in that software's source, and seen on its page where it could be run here. A preset is left
+//! out where a page says less than is needed: it would be wrong at the worst moment.
+
+/// What a name stands for.
+#[derive(Debug)]
+pub struct Preset {
+    /// The scheme to write.
+    pub name: &'static str,
+    kind: &'static str,
+    /// Where the page is unless the user says so; none where there is no custom.
+    port: Option<u16>,
+    path: &'static str,
+    /// What follows the `#`; empty where nothing does.
+    selector: &'static str,
+    /// What the software has to be told to have the page, for the user to know.
+    pub needs: &'static str,
+}
+
+/// Every preset.
+///
+/// Where a request for the page counts itself and can be told apart by a label, it is subtracted by that label, so that
+/// a page without any other series reads 0 and a page without the metric is unknown; else it is subtracted as the one it is.
+pub const ALL: &[Preset] = &[
+    // prometheus-fastapi-instrumentator 8.1: middleware.py, `http_requests_inprogress`; counts to the end of a stream.
+    Preset {
+        name: "fastapi",
+        kind: "prometheus+http",
+        port: Some(8000),
+        path: "/metrics",
+        selector: r#"sum(http_requests_inprogress) - sum(http_requests_inprogress{handler="/metrics"} or vector(0))"#,
+        needs: "prometheus-fastapi-instrumentator: should_instrument_requests_inprogress=True, inprogress_labels=True",
+    },
+    // starlette_exporter 0.24: middleware.py, `requests_in_progress`; has no label of the path.
+    Preset {
+        name: "starlette-exporter",
+        kind: "prometheus+http",
+        port: Some(8000),
+        path: "/metrics",
+        selector: "sum(starlette_requests_in_progress) - 1",
+        needs: "starlette_exporter, /metrics not in skip_paths",
+    },
+    // django-prometheus 2.5: middleware.py, two counters, before and after every other middleware.
+    Preset {
+        name: "django",
+        kind: "prometheus+http",
+        port: Some(8000),
+        path: "/metrics",
+        selector: "django_http_requests_before_middlewares_total - django_http_responses_before_middlewares_total - 1",
+        needs: "django-prometheus, its page under the app's own URLs; no streaming answers",
+    },
+    // opentelemetry-instrumentation 0.66 with opentelemetry-exporter-prometheus: the exporter's own port counts no scrape.
+    Preset {
+        name: "opentelemetry",
+        kind: "prometheus+http",
+        port: Some(9464),
+        path: "/metrics",
+        selector: "sum(http_server_active_requests)",
+        needs: "OpenTelemetry's HTTP instrumentation (Flask, FastAPI, Django, .NET, ...) and its Prometheus exporter",
+    },
+    // Micrometer's LongTaskTimer `http.server.requests.active`: `_active_count` up to 1.12, `_count` since, `_gcount` with
+    // histograms (PrometheusMeterRegistry.java; docs/implementations/prometheus.adoc).
+    Preset {
+        name: "spring-boot",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/actuator/prometheus",
+        selector: r#"sum({__name__=~"http_server_requests_active_seconds_active_count|http_server_requests_active_seconds_count|http_server_requests_active_seconds_gcount"}) - 1"#,
+        needs: "Actuator with micrometer-registry-prometheus, on the app's own port",
+    },
+    // As above; a separate management port is not observed in the servlet stack (spring-boot issues 15673, 41319).
+    Preset {
+        name: "spring-boot-management",
+        kind: "prometheus+http",
+        port: Some(8081),
+        path: "/actuator/prometheus",
+        selector: r#"sum({__name__=~"http_server_requests_active_seconds_active_count|http_server_requests_active_seconds_count|http_server_requests_active_seconds_gcount"})"#,
+        needs: "the same with management.server.port set, servlet stack",
+    },
+    // quarkus: VertxHttpServerMetrics, `http.server.active.requests`.
+    Preset {
+        name: "quarkus",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/q/metrics",
+        selector: "http_server_active_requests - 1",
+        needs: "quarkus-micrometer-registry-prometheus, no management interface",
+    },
+    // dotnet/aspnetcore HostingMetrics `http.server.active_requests`; opentelemetry-dotnet PrometheusIntegrationTests.cs.
+    Preset {
+        name: "aspnetcore",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/metrics",
+        selector: "sum(http_server_active_requests) - 1",
+        needs: "OpenTelemetry.Exporter.Prometheus.AspNetCore, MapPrometheusScrapingEndpoint",
+    },
+    // prometheus-net 8: HttpInProgressMiddleware.cs; its own page is left out by HttpMetricsMiddlewareExtensions.cs.
+    Preset {
+        name: "prometheus-net",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/metrics",
+        selector: "sum(http_requests_in_progress)",
+        needs: "prometheus-net.AspNetCore: UseHttpMetrics, MapMetrics at /metrics",
+    },
+    // axum-prometheus: README.md, `axum_http_requests_pending`.
+    Preset {
+        name: "axum",
+        kind: "prometheus+http",
+        port: Some(3000),
+        path: "/metrics",
+        selector: r#"sum(axum_http_requests_pending) - sum(axum_http_requests_pending{endpoint="/metrics"} or vector(0))"#,
+        needs: "axum-prometheus",
+    },
+    // go-grpc-prometheus and go-grpc-middleware: server_metrics.go. `handled` comes into being with the first end.
+    Preset {
+        name: "go-grpc",
+        kind: "prometheus+http",
+        port: None,
+        path: "/metrics",
+        selector: "sum(grpc_server_started_total) - sum(grpc_server_handled_total or vector(0))",
+        needs: "go-grpc-middleware's providers/prometheus, or go-grpc-prometheus",
+    },
+    // envoy: docs/root/configuration/http/http_conn_man/stats.rst, `downstream_rq_active`; the admin page is one of them.
+    Preset {
+        name: "envoy",
+        kind: "prometheus+http",
+        port: Some(9901),
+        path: "/stats/prometheus?filter=downstream_rq_active",
+        selector: r#"sum(envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix!="admin"})"#,
+        needs: "the admin page",
+    },
+    // nginx: ngx_http_stub_status_module.
+    Preset {
+        name: "nginx",
+        kind: "nginx+http",
+        port: Some(8080),
+        path: "/stub_status",
+        selector: "",
+        needs: "a location with stub_status",
+    },
+    // haproxy 2.6, run: of its session counts only a backend's leave out idle connections, and count those that queue.
+    Preset {
+        name: "haproxy",
+        kind: "prometheus+http",
+        port: Some(8404),
+        path: "/metrics?scope=backend",
+        selector: "sum(haproxy_backend_current_sessions)",
+        needs: "http-request use-service prometheus-exporter if { path /metrics }",
+    },
+    // traefik 2: pkg/middlewares/metrics/metrics.go counts requests under this name. Version 3 has connections only.
+    Preset {
+        name: "traefik",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/metrics",
+        selector: r#"sum(traefik_entrypoint_open_connections) - sum(traefik_entrypoint_open_connections{entrypoint="traefik"} or vector(0))"#,
+        needs: "version 2, --metrics.prometheus=true",
+    },
+    // caddy 2: modules/caddyhttp/metrics.go.
+    Preset {
+        name: "caddy",
+        kind: "prometheus+http",
+        port: Some(2019),
+        path: "/metrics",
+        selector: "sum(caddy_http_requests_in_flight)",
+        needs: "the admin page, and the global option metrics",
+    },
+    // puma: lib/puma/thread_pool.rb; busy threads and what waits for one.
+    Preset {
+        name: "puma",
+        kind: "json+http",
+        port: Some(9293),
+        path: "/stats",
+        selector: "/busy_threads",
+        needs: "the control app, single mode; with a token write puma://127.0.0.1:9293/stats?token=TOKEN",
+    },
+    // puma-metrics: lib/puma/metrics/parser.rb; there in all versions of Puma since 5.
+    Preset {
+        name: "puma-metrics",
+        kind: "prometheus+http",
+        port: Some(9393),
+        path: "/metrics",
+        selector: "sum(puma_max_threads) - sum(puma_pool_capacity)",
+        needs: "the plugin puma-metrics",
+    },
+    // php 8.1: sapi/fpm status page; counts itself.
+    Preset {
+        name: "php-fpm",
+        kind: "prometheus+http",
+        port: Some(80),
+        path: "/status?openmetrics",
+        selector: "phpfpm_active_processes + phpfpm_listen_queue - 1",
+        needs: "pm.status_path = /status, served by the web server in front",
+    },
+    // bentoml 1.4: server/http/instruments.py; its page counts no scrape.
+    Preset {
+        name: "bentoml",
+        kind: "prometheus+http",
+        port: Some(3000),
+        path: "/metrics",
+        selector: "sum(bentoml_service_request_in_progress)",
+        needs: "",
+    },
+    // vllm: v1/metrics/loggers.py; there from the start.
+    Preset {
+        name: "vllm",
+        kind: "prometheus+http",
+        port: Some(8000),
+        path: "/metrics",
+        selector: "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
+        needs: "no --disable-log-stats; give --app-port too",
+    },
+    // sglang 0.5: srt/observability/http_request_metrics.py; counts to the end of a stream.
+    Preset {
+        name: "sglang",
+        kind: "prometheus+http",
+        port: Some(30000),
+        path: "/metrics",
+        selector: r#"sum(sglang:http_requests_active) - sum(sglang:http_requests_active{endpoint="/metrics"} or vector(0))"#,
+        needs: "--enable-metrics",
+    },
+    // llama.cpp: tools/server/README.md.
+    Preset {
+        name: "llamacpp",
+        kind: "prometheus+http",
+        port: Some(8080),
+        path: "/metrics",
+        selector: "llamacpp:requests_processing + llamacpp:requests_deferred",
+        needs: "--metrics",
+    },
+    // litellm 1.109: proxy/middleware/in_flight_requests_middleware.py; counts its own page.
+    Preset {
+        name: "litellm",
+        kind: "prometheus+http",
+        port: Some(4000),
+        path: "/metrics/",
+        selector: "litellm_in_flight_requests - 1",
+        needs: "callbacks: [prometheus], require_auth_for_metrics_endpoint: false",
+    },
+];
+
+impl Preset {
+    /// The preset of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|preset| preset.name == name)
+    }
+
+    /// The source it stands for, at an address as it was written after `://`: a host, and perhaps a port and a path.
+    ///
+    /// # Errors
+    /// Says what is missing and what to write.
+    pub fn expand(&self, address: &str) -> Result<String, String> {
+        let (authority, path) = match address.find(['/', '?']) {
+            Some(at) => address.split_at(at),
+            None => (address, ""),
+        };
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        let port = match (has_port, self.port) {
+            (true, _) => String::new(),
+            (false, Some(port)) => format!(":{port}"),
+            (false, None) => {
+                return Err(format!(
+                    "it has no port, and {0} has none by custom; write {0}://127.0.0.1:PORT",
+                    self.name
+                ));
+            }
+        };
+        let path = if matches!(path, "" | "/") { self.path } else { path };
+        let selector = self.fragment();
+        Ok(format!("{}://{authority}{port}{path}{selector}", self.kind))
+    }
+
+    /// What it stands for on this machine, for people to read.
+    pub fn shown(&self) -> String {
+        let port = self.port.map_or("PORT".to_owned(), |port| port.to_string());
+        format!(
+            "{}://127.0.0.1:{port}{}{}",
+            self.kind,
+            self.path,
+            self.fragment()
+        )
+    }
+
+    fn fragment(&self) -> String {
+        match self.selector {
+            "" => String::new(),
+            selector => format!("#{selector}"),
+        }
+    }
+}
+
+/// The presets as `--help` lists them.
+pub fn list() -> String {
+    let mut list = "Presets, each a short way to write a --inflight:\n".to_owned();
+    for preset in ALL {
+        list += &format!("\n  {}://\n      {}\n", preset.name, preset.shown());
+        if !preset.needs.is_empty() {
+            list += &format!("      needs: {}\n", preset.needs);
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_completed_with_what_is_customary() {
+        let expand = |name: &str, address: &str| Preset::named(name).unwrap().expand(address);
+        let vllm = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)";
+        for (address, expected) in [
+            ("127.0.0.1", "127.0.0.1:8000/metrics"),
+            ("127.0.0.1:9000", "127.0.0.1:9000/metrics"),
+            ("127.0.0.1:9000/", "127.0.0.1:9000/metrics"),
+            ("[::1]", "[::1]:8000/metrics"),
+            ("[::1]:1/other", "[::1]:1/other"),
+            ("me:pw@localhost", "me:pw@localhost:8000/metrics"),
+        ] {
+            let expected = format!("prometheus+http://{expected}#{vllm}");
+            assert_eq!(expand("vllm", address).unwrap(), expected);
+        }
+        assert_eq!(
+            expand("nginx", "127.0.0.1:81").unwrap(),
+            "nginx+http://127.0.0.1:81/stub_status"
+        );
+        assert_eq!(
+            expand("puma", "127.0.0.1:9293/stats?token=T").unwrap(),
+            "json+http://127.0.0.1:9293/stats?token=T#/busy_threads"
+        );
+        assert!(expand("go-grpc", "127.0.0.1").unwrap_err().contains("go-grpc://127.0.0.1:PORT"));
+        assert!(Preset::named("ollama").is_none());
+    }
+}
