@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
-use crate::fetch::{self, Url};
+use crate::fetch::{Client, Url};
 use crate::inflight::Meter;
 use crate::metrics::Metrics;
 use crate::mistake::Mistakes;
@@ -155,6 +155,7 @@ pub struct App {
     pub readiness: Readiness,
     pub meters: Arc<[Meter]>,
     pub metrics: Metrics,
+    pub client: Client,
     pub token: Option<Token>,
     /// Where readiness also asks, and for how long.
     pub app_ready: Option<(Url, Duration)>,
@@ -238,7 +239,7 @@ async fn readyz(State(app): State<App>) -> Response {
     let Some((url, limit)) = &app.app_ready else {
         return "ok\n".into_response();
     };
-    let refusal = match fetch::status(Method::GET, url, *limit).await {
+    let refusal = match app.client.status(Method::GET, url, *limit).await {
         Ok(status) if status.is_success() => return "ok\n".into_response(),
         Ok(status) => format!("the app is not ready: {url} answered {status}\n"),
         Err(e) => format!("the app is not ready: {url}: {e}\n"),

@@ -4,7 +4,10 @@
 //! metrics and log share.
 
 pub mod exposition;
+pub mod json;
+pub mod nginx;
 pub mod promql;
+pub mod text;
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,24 +21,39 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::fetch::{self, Exchange, Url};
+use crate::fetch::{self, Client, Exchange, Transport, Url};
 use crate::mistake::Mistakes;
 use exposition::Scanner;
+use json::Pointer;
 use promql::Query;
 
 /// The text format first: every exporter has it, and it has fewer ways to be wrong.
 const ACCEPT_METRICS: &str =
     "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1";
 
+const ACCEPT_JSON: &str = "application/json,*/*;q=0.1";
+
+const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
+
 /// Flags that say what to watch.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "In-flight work")]
 pub struct Args {
-    /// What to watch: prometheus+http://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
+    /// What to watch: KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
     ///
-    /// The selector is a PromQL instant selector, such as http_requests_inprogress{handler!="/metrics"}; the series it
-    /// matches are summed. It is everything after the first #, as written.
+    /// KIND is what the page is:{n}
+    /// - prometheus: metrics; the selector is a PromQL instant selector, such as
+    ///   http_requests_inprogress{handler!="/metrics"}, whose series are summed{n}
+    /// - json: a document; the selector is a JSON pointer to a number, or to an array or object whose members
+    ///   are counted, such as /workers/0/busy{n}
+    /// - text: one number, and no selector{n}
+    /// - nginx: its stub_status, and no selector
+    ///
+    /// TRANSPORT is http, https or unix, as in json+unix:///run/app.sock:/stats#/busy. Over https, any certificate
+    /// will do on loopback; elsewhere it must be valid.
+    ///
+    /// The selector is everything after the first #, as written.
     #[arg(long, value_name = "SOURCE")]
     pub inflight: Vec<String>,
 
@@ -77,36 +95,48 @@ impl Args {
 pub struct Source {
     /// As the user wrote it, credentials left out.
     name: String,
+    kind: Kind,
+}
+
+/// What is read there.
+#[derive(Debug)]
+enum Kind {
+    Page(Page),
+}
+
+/// A page that the app serves.
+#[derive(Debug)]
+struct Page {
     url: Url,
-    query: Query,
+    format: Format,
+}
+
+/// What is on a page, and what of it counts.
+#[derive(Debug)]
+enum Format {
+    Prometheus(Query),
+    Json(Pointer),
+    Text,
+    Nginx,
 }
 
 impl Source {
-    /// Parses `SCHEME+TRANSPORT://HOST:PORT/PATH#SELECTOR`.
+    /// Parses `KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR`.
     ///
     /// # Errors
     /// Says what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write prometheus+http://HOST:PORT/PATH#SELECTOR";
         let (address, selector) = match text.split_once('#') {
             Some((address, selector)) => (address, Some(selector)),
             None => (text, None),
         };
-        let (scheme, rest) = address
-            .split_once("://")
-            .ok_or_else(|| format!("it has no scheme; {FORM}"))?;
-        if scheme != "prometheus+http" {
-            return Err(format!("\"{scheme}\" is not a kind of source; {FORM}"));
-        }
-        let url = Url::parse_rest(rest)?;
-        let selector = selector.ok_or_else(|| {
-            format!("it has no selector; {FORM}, such as #http_requests_inprogress")
-        })?;
-        let query = Query::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?;
+        let (scheme, rest) = address.split_once("://").ok_or(
+            "it has no scheme; write KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR, such as \
+             prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress",
+        )?;
         Ok(Self {
             name: without_credentials(text),
-            url,
-            query,
+            kind: Kind::Page(Page::parse(scheme, rest, selector)?),
         })
     }
 
@@ -114,25 +144,105 @@ impl Source {
     ///
     /// # Errors
     /// When there is no count: see [`Error`].
-    pub async fn read(&self, limit: Duration) -> Result<f64, Error> {
-        match timeout(limit, self.fetch()).await {
-            Ok(read) => read,
+    pub async fn read(&self, client: &Client, limit: Duration) -> Result<f64, Error> {
+        let read = async {
+            match &self.kind {
+                Kind::Page(page) => page.read(client).await,
+            }
+        };
+        match timeout(limit, read).await {
+            Ok(read) => read.and_then(count),
             Err(_) => Err(Error::Http(fetch::Error::Timeout(limit))),
         }
     }
+}
 
-    async fn fetch(&self) -> Result<f64, Error> {
-        let exchange = ask(&self.url, ACCEPT_METRICS).await?;
-        let open_metrics = (exchange.answer.headers().get(CONTENT_TYPE))
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/openmetrics-text"));
-        let mut evaluation = self.query.begin();
-        let mut scanner = Scanner::new(self.query.names(), open_metrics);
-        pieces(exchange, |piece| {
-            scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
-        })
-        .await?;
-        scanner.finish()?;
-        count(evaluation.finish().ok_or(Error::Missing)?)
+impl Page {
+    fn parse(scheme: &str, rest: &str, selector: Option<&str>) -> Result<Self, String> {
+        const KINDS: &str = "write prometheus, json, text or nginx";
+        let (kind, transport) = match scheme.split_once('+') {
+            Some((kind, transport)) => (kind, Some(transport)),
+            None => (scheme, None),
+        };
+        if Transport::named(kind).is_some() {
+            return Err(format!(
+                "\"{kind}\" says how to reach a page but not what is on it; {KINDS} and a plus before it, such as \
+                 prometheus+{kind}://"
+            ));
+        }
+        if !matches!(kind, "prometheus" | "json" | "text" | "nginx") {
+            return Err(format!("\"{kind}\" is not a kind of source; {KINDS}"));
+        }
+        let transports = || format!("write {kind}+http://, {kind}+https:// or {kind}+unix://");
+        let transport =
+            transport.ok_or_else(|| format!("it has no transport; {}", transports()))?;
+        let transport = Transport::named(transport)
+            .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
+        let url = Url::parse_rest(transport, rest)?;
+        let format = match (kind, selector) {
+            ("prometheus", Some(selector)) => Format::Prometheus(
+                Query::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
+            ),
+            ("prometheus", None) => {
+                return Err(
+                    "it has no selector; write the metric after a #, such as #http_requests_inprogress".to_owned(),
+                );
+            }
+            ("json", Some(selector)) => Format::Json(
+                Pointer::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
+            ),
+            ("json", None) => {
+                return Err(
+                    "it has no selector; write a JSON pointer after a #, such as #/busy, or # alone to count the \
+                     members of the whole document"
+                        .to_owned(),
+                );
+            }
+            (kind, Some(_)) => {
+                return Err(format!(
+                    "{kind} takes no selector; leave out the # and what follows"
+                ));
+            }
+            ("nginx", None) => Format::Nginx,
+            (_, None) => Format::Text,
+        };
+        Ok(Self { url, format })
+    }
+
+    async fn read(&self, client: &Client) -> Result<f64, Error> {
+        match &self.format {
+            Format::Prometheus(query) => {
+                let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
+                let open_metrics =
+                    (exchange.answer.headers().get(CONTENT_TYPE)).is_some_and(|kind| {
+                        kind.as_bytes().starts_with(b"application/openmetrics-text")
+                    });
+                let mut evaluation = query.begin();
+                let mut scanner = Scanner::new(query.names(), open_metrics);
+                pieces(exchange, |piece| {
+                    scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
+                })
+                .await?;
+                scanner.finish()?;
+                evaluation.finish().ok_or(Error::Missing(
+                    "the page has no series that the selector matches",
+                ))
+            }
+            Format::Json(pointer) => {
+                let mut reader = pointer.begin();
+                let exchange = ask(client, &self.url, ACCEPT_JSON).await?;
+                pieces(exchange, |piece| reader.feed(&piece)).await?;
+                reader.finish()
+            }
+            Format::Text => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                text::parse(&whole(exchange, text::LONGEST).await?)
+            }
+            Format::Nginx => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                nginx::parse(&whole(exchange, nginx::LONGEST).await?)
+            }
+        }
     }
 }
 
@@ -155,8 +265,8 @@ fn without_credentials(text: &str) -> String {
 }
 
 /// Asks a page for its content, which must come as it is.
-async fn ask(url: &Url, accept: &'static str) -> Result<Exchange, Error> {
-    let exchange = fetch::send(Method::GET, url, accept).await?;
+async fn ask(client: &Client, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
+    let exchange = client.send(Method::GET, url, accept).await?;
     let status = exchange.answer.status();
     if !status.is_success() {
         return Err(Error::Status(status));
@@ -187,12 +297,28 @@ where
     Ok(())
 }
 
+/// The whole body of a page that is never long.
+async fn whole(exchange: Exchange, longest: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    pieces(exchange, |piece| {
+        if body.len() + piece.len() > longest {
+            return Err(Error::Malformed(format!(
+                "it is longer than {longest} bytes"
+            )));
+        }
+        body.extend_from_slice(&piece);
+        Ok(())
+    })
+    .await?;
+    Ok(body)
+}
+
 /// A number, if it can be a count.
 fn count(value: f64) -> Result<f64, Error> {
     if value.is_finite() && value >= 0.0 {
-        Ok(value)
+        Ok(value + 0.0) // Nobody wants to read of -0 requests.
     } else {
-        Err(Error::NoCount(value))
+        Err(Error::NoCount(value.to_string()))
     }
 }
 
@@ -205,12 +331,14 @@ pub enum Error {
     Status(StatusCode),
     /// The page came compressed, though we asked for it plain.
     Encoded(String),
-    /// The page does not parse, or is not whole.
-    Page(exposition::Error),
-    /// The page has no series that the selector matches.
-    Missing,
-    /// The value is negative, infinite or not a number.
-    NoCount(f64),
+    /// The page is not what it should be: what is wrong with it.
+    Malformed(String),
+    /// The page ends before its end: what is not there.
+    CutOff(&'static str),
+    /// The page does not have what the selector names.
+    Missing(&'static str),
+    /// What the selector names is negative, infinite or not a number.
+    NoCount(String),
 }
 
 impl Error {
@@ -219,13 +347,14 @@ impl Error {
         match self {
             Error::Http(fetch::Error::Refused) => "refused",
             Error::Http(fetch::Error::Unreachable(_)) => "unreachable",
+            Error::Http(fetch::Error::Tls(_)) => "tls",
             Error::Http(fetch::Error::Broken(_)) => "broken",
             Error::Http(fetch::Error::Timeout(_)) => "timeout",
             Error::Status(_) => "status",
             Error::Encoded(_) => "encoded",
-            Error::Page(exposition::Error::CutOff(_)) => "truncated",
-            Error::Page(exposition::Error::Line { .. }) => "malformed",
-            Error::Missing => "missing",
+            Error::Malformed(_) => "malformed",
+            Error::CutOff(_) => "truncated",
+            Error::Missing(_) => "missing",
             Error::NoCount(_) => "no-count",
         }
     }
@@ -237,9 +366,10 @@ impl fmt::Display for Error {
             Error::Http(e) => e.fmt(f),
             Error::Status(status) => write!(f, "it answered {status}"),
             Error::Encoded(how) => write!(f, "it sent {how:?} though it was asked for plain text"),
-            Error::Page(e) => e.fmt(f),
-            Error::Missing => write!(f, "the page has no series that the selector matches"),
-            Error::NoCount(value) => write!(f, "its value {value} is not a count"),
+            Error::Malformed(wrong) => f.write_str(wrong),
+            Error::CutOff(how) => write!(f, "the page is cut off: {how}"),
+            Error::Missing(what) => f.write_str(what),
+            Error::NoCount(value) => write!(f, "its value, {value}, is not a count"),
         }
     }
 }
@@ -252,7 +382,10 @@ impl From<fetch::Error> for Error {
 
 impl From<exposition::Error> for Error {
     fn from(e: exposition::Error) -> Self {
-        Error::Page(e)
+        match e {
+            exposition::Error::CutOff(how) => Error::CutOff(how),
+            exposition::Error::Line { .. } => Error::Malformed(e.to_string()),
+        }
     }
 }
 
@@ -260,6 +393,7 @@ impl From<exposition::Error> for Error {
 #[derive(Debug)]
 pub struct Meter {
     source: Source,
+    client: Client,
     read_timeout: Duration,
     record: Mutex<Record>,
 }
@@ -278,9 +412,10 @@ pub type Reading = Result<f64, &'static str>;
 
 impl Meter {
     /// A meter that has read nothing yet.
-    pub fn new(source: Source, read_timeout: Duration) -> Self {
+    pub fn new(source: Source, client: Client, read_timeout: Duration) -> Self {
         Self {
             source,
+            client,
             read_timeout,
             record: Mutex::default(),
         }
@@ -301,7 +436,7 @@ impl Meter {
     /// # Errors
     /// When there is no count: see [`Error`].
     pub async fn read(&self) -> Result<f64, Error> {
-        let read = self.source.read(self.read_timeout).await;
+        let read = self.source.read(&self.client, self.read_timeout).await;
         let reading = read.as_ref().copied().map_err(Error::kind);
         let before = {
             let mut record = self.lock();
@@ -342,7 +477,24 @@ mod tests {
             source.name,
             "prometheus+http://127.0.0.1:8000/metrics#m{a=\"#%20\"}"
         );
-        assert_eq!(source.url.to_string(), "127.0.0.1:8000/metrics");
+        let Kind::Page(page) = source.kind;
+        assert_eq!(page.url.to_string(), "127.0.0.1:8000/metrics");
+    }
+
+    #[test]
+    fn every_kind_goes_over_every_transport() {
+        for (kind, selector) in [
+            ("prometheus", "#m"),
+            ("json", "#/a"),
+            ("json", "#"),
+            ("text", ""),
+            ("nginx", ""),
+        ] {
+            for rest in ["http://h:1/x", "https://h:1/x", "unix:///run/h.sock:/x"] {
+                let text = format!("{kind}+{rest}{selector}");
+                assert_eq!(Source::parse(&text).unwrap().name, text);
+            }
+        }
     }
 
     #[test]
@@ -362,6 +514,26 @@ mod tests {
         for (text, part) in [
             ("127.0.0.1:8000", "no scheme"),
             ("gopher://x/#m", "\"gopher\""),
+            ("gopher+http://x/#m", "\"gopher\""),
+            ("http://127.0.0.1:8000/metrics#m", "prometheus+http://"),
+            ("json://127.0.0.1:8000/stats#/x", "json+https://"),
+            ("json+://127.0.0.1:8000/stats#/x", "json+https://"),
+            (
+                "json+gopher://127.0.0.1:8000/stats#/x",
+                "\"gopher\" is not a transport",
+            ),
+            ("json+http://127.0.0.1:8000/stats", "no selector"),
+            ("json+http://127.0.0.1:8000/stats#busy", "write #/busy"),
+            ("json+http://127.0.0.1:8000/stats#/~2", "~0 for ~"),
+            (
+                "json+unix://run/app.sock:/stats#/x",
+                "does not begin with /",
+            ),
+            ("text+http://127.0.0.1:8000/inflight#x", "takes no selector"),
+            (
+                "nginx+http://127.0.0.1:8000/stub_status#",
+                "takes no selector",
+            ),
             ("prometheus+http://127.0.0.1:8000/metrics", "no selector"),
             (
                 "prometheus+http://127.0.0.1:8000/metrics#",

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::drain::{self, Count, Event, Handle, Policy, Reading, Trigger};
-use crate::fetch::{self, Url};
+use crate::fetch::{self, Client, Url};
 use crate::http::{App, Server, router};
 use crate::inflight::{self, Error, Meter};
 use crate::metrics::Metrics;
@@ -116,11 +116,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let server = Server::bind(settings.http.listen)?;
     let metrics = Metrics::new(settings.drain.budget.as_secs_f64())?;
     let read_timeout = settings.inflight.read_timeout;
+    let client = Client::default();
     let meters: Arc<[Meter]> = settings
         .inflight
         .sources
         .into_iter()
-        .map(|source| Meter::new(source, read_timeout))
+        .map(|source| Meter::new(source, client.clone(), read_timeout))
         .collect();
     let names = meters.iter().map(|meter| meter.name().to_owned()).collect();
     let readiness = settings.drain.readiness;
@@ -139,6 +140,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         readiness,
         meters: meters.clone(),
         metrics: metrics.clone(),
+        client: client.clone(),
         token: settings.http.token,
         app_ready: settings.http.app_ready.map(|url| (url, read_timeout)),
     };
@@ -158,7 +160,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     parts.spawn({
         let metrics = metrics.clone();
         async move {
-            tell(&notices, events, &metrics).await;
+            tell(&notices, events, &client, &metrics).await;
             Ended::Notices
         }
     });
@@ -252,7 +254,12 @@ async fn first_reads(meters: &[Meter], metrics: &Metrics) {
 }
 
 /// Tells the app, the termination message and the metrics what happens.
-async fn tell(notices: &Notices, mut events: mpsc::UnboundedReceiver<Event>, metrics: &Metrics) {
+async fn tell(
+    notices: &Notices,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    client: &Client,
+    metrics: &Metrics,
+) {
     // Of a life before this one: the container was restarted in the middle of a drain.
     remove(notices.drain_file.as_deref()).await;
     let mut notifying = JoinSet::new();
@@ -260,7 +267,7 @@ async fn tell(notices: &Notices, mut events: mpsc::UnboundedReceiver<Event>, met
         match event {
             Event::Began => {
                 for url in notices.notify.clone() {
-                    notifying.spawn(notify(url));
+                    notifying.spawn(notify(client.clone(), url));
                 }
                 if let Some(path) = &notices.drain_file
                     && let Err(e) = tokio::fs::write(path, "draining\n").await
@@ -309,9 +316,9 @@ async fn leave_message(path: &Path, line: String) -> std::io::Result<()> {
 }
 
 /// Tells the app that a drain has begun.
-async fn notify(url: Url) {
+async fn notify(client: Client, url: Url) {
     for attempt in 1..=TRIES {
-        match fetch::status(Method::POST, &url, TRY_LIMIT).await {
+        match client.status(Method::POST, &url, TRY_LIMIT).await {
             Ok(status) if status.is_success() => {
                 info!(%url, "the app was told");
                 return;

@@ -31,6 +31,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         readiness: Readiness::Now,
         meters: Arc::new([]),
         metrics: Metrics::new(25.0).unwrap(),
+        client: Client::default(),
         token: token.map(|text| Token::new(text).unwrap()),
         app_ready: None,
     })
