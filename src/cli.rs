@@ -27,9 +27,18 @@ enum Typed {
     /// The sidecar: serves readiness and preStop hooks, and drains
     #[command(
         after_help = "Every flag is also an environment variable: --min-wait is GRACEKEEPER_MIN_WAIT. Where a flag \
-                            may be repeated, the variable has one value a line. Durations are written 5s, 1m30s, 250ms."
+                            may be repeated, the variable has one value a line. Durations are written 5s, 1m30s, 250ms.",
+        after_long_help = after_long_help()
     )]
     Run(Box<RunArgs>),
+}
+
+fn after_long_help() -> String {
+    format!(
+        "{}\nEvery flag is also an environment variable: --min-wait is GRACEKEEPER_MIN_WAIT. Where a flag may be \
+         repeated, the variable has one value a line. Durations are written 5s, 1m30s, 250ms.",
+        inflight::presets::list()
+    )
 }
 
 /// Flags of `run`.
@@ -450,7 +459,7 @@ mod tests {
 
     #[test]
     fn nothing_to_watch_is_a_mistake_with_a_remedy() {
-        assert!(mistakes(&[], &[]).contains("write --inflight"));
+        assert!(mistakes(&[], &[]).contains("write --app-port 8000"));
     }
 
     #[test]

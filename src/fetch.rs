@@ -3,135 +3,40 @@
 //! A fresh connection that says `Connection: close` is gone from the app's own counts as soon as it has answered, and
 //! can be told from its clients' connections by its local port.
 
+mod ours;
+mod tls;
+mod url;
+
 use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT,
 };
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use percent_encoding::percent_decode_str;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use ours::Ours;
+use tls::Tls;
+use url::{Host, Place};
+pub use url::{Transport, Url};
 
 /// How the requests name themselves, so that an app's access log tells who asks.
 const AGENT: &str = concat!("gracekeeper/", env!("CARGO_PKG_VERSION"));
 
 /// The most that is read of an answer at once, in bytes.
 const BUFFER: usize = 64 * 1024;
-
-/// Where a request goes.
-#[derive(Debug, Clone)]
-pub struct Url {
-    host: String,
-    port: u16,
-    path: PathAndQuery,
-    authority: HeaderValue,
-    credentials: Option<HeaderValue>,
-}
-
-impl Url {
-    /// Parses `http://[USER:PASSWORD@]HOST[:PORT][/PATH]`.
-    ///
-    /// # Errors
-    /// Says what is wrong and what to write.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once("://") {
-            Some(("http", rest)) => Self::parse_rest(rest),
-            Some((other, _)) => Err(format!(
-                "\"{other}\" is not a supported scheme; write http://HOST:PORT/PATH"
-            )),
-            None => Err("it has no scheme; write http://HOST:PORT/PATH".to_owned()),
-        }
-    }
-
-    /// Parses what follows the scheme's `://`.
-    ///
-    /// # Errors
-    /// Says what is wrong and what to write.
-    pub fn parse_rest(rest: &str) -> Result<Self, String> {
-        let uri: Uri = format!("http://{rest}")
-            .parse()
-            .map_err(|e| format!("{e}; write HOST:PORT/PATH"))?;
-        let authority = uri
-            .authority()
-            .ok_or("it names no host; write HOST:PORT/PATH")?;
-        let (credentials, shown) = match authority.as_str().rsplit_once('@') {
-            Some((user, shown)) => {
-                let user: Vec<u8> = percent_decode_str(user).collect();
-                (
-                    Some(format!("Basic {}", BASE64_STANDARD.encode(user))),
-                    shown,
-                )
-            }
-            None => (None, authority.as_str()),
-        };
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
-        let mut credentials = credentials.as_deref().map(value).transpose()?;
-        if let Some(secret) = &mut credentials {
-            secret.set_sensitive(true);
-        }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let port = match shown
-            .rsplit_once(':')
-            .filter(|(_, port)| !port.contains(']'))
-        {
-            None => 80,
-            Some((_, port)) => (port.parse().ok().filter(|&port| port != 0))
-                .ok_or_else(|| format!("{port:?} is not a port; write a number from 1 to 65535"))?,
-        };
-        if host.is_empty() {
-            return Err("it names no host; write HOST:PORT/PATH".to_owned());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            path: uri
-                .path_and_query()
-                .cloned()
-                .unwrap_or_else(|| PathAndQuery::from_static("/")),
-            authority: value(shown)?,
-            credentials,
-        })
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        match self.host.as_str() {
-            // Not left to the resolver, which a static binary in an empty image cannot count on.
-            "localhost" => match TcpStream::connect(("127.0.0.1", self.port)).await {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    TcpStream::connect(("::1", self.port)).await.map_err(|_| e)
-                }
-                other => other,
-            },
-            host => TcpStream::connect((host, self.port)).await,
-        }
-    }
-}
-
-/// Without credentials.
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}",
-            self.authority.to_str().unwrap_or(&self.host),
-            self.path
-        )
-    }
-}
 
 /// Why a request had no answer.
 #[derive(Debug)]
@@ -140,6 +45,8 @@ pub enum Error {
     Refused,
     /// No connection, for another reason than that.
     Unreachable(io::Error),
+    /// Somebody listens, but no TLS was agreed on, or the certificate will not do.
+    Tls(String),
     /// The connection failed, or what came over it is no HTTP.
     Broken(hyper::Error),
     /// No whole answer within this time.
@@ -151,6 +58,7 @@ impl fmt::Display for Error {
         match self {
             Error::Refused => write!(f, "connection refused: nothing listens there"),
             Error::Unreachable(e) => write!(f, "no connection: {e}"),
+            Error::Tls(wrong) => write!(f, "no TLS connection: {wrong}"),
             Error::Broken(e) => {
                 write!(f, "no whole answer: {e}")?;
                 match std::error::Error::source(e) {
@@ -163,6 +71,16 @@ impl fmt::Display for Error {
                 "no whole answer within {}",
                 humantime::format_duration(*after)
             ),
+        }
+    }
+}
+
+/// Of an attempt to connect.
+impl From<io::Error> for Error {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::ConnectionRefused => Error::Refused,
+            _ => Error::Unreachable(e),
         }
     }
 }
@@ -180,101 +98,244 @@ pub struct Exchange {
     _connection: JoinSet<()>,
 }
 
-/// Sends one request, without a body and with the media types to accept.
-///
-/// # Errors
-/// When no answer's head comes back. There is no time limit: the caller sets one over the whole exchange.
-pub async fn send(method: Method, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
-    let stream = url.connect().await.map_err(|e| match e.kind() {
-        io::ErrorKind::ConnectionRefused => Error::Refused,
-        _ => Error::Unreachable(e),
-    })?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    let mut driver = JoinSet::new();
-    driver.spawn(async move {
-        // What fails here is seen by whoever reads the answer.
-        let _ = connection.await;
-    });
-    let mut request = Request::new(Empty::<Bytes>::new());
-    let has_length = method == Method::POST;
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from(url.path.clone());
-    let headers = request.headers_mut();
-    headers.insert(HOST, url.authority.clone());
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    headers.insert(ACCEPT, HeaderValue::from_static(accept));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if has_length {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    if let Some(credentials) = &url.credentials {
-        headers.insert(AUTHORIZATION, credentials.clone());
-    }
-    let answer = sender.send_request(request).await?;
-    Ok(Exchange {
-        answer,
-        _connection: driver,
-    })
+/// Sends requests. All that do share what they know of our connections, and the certificates to trust.
+#[derive(Clone, Default)]
+pub struct Client(Arc<Parts>);
+
+#[derive(Default)]
+struct Parts {
+    ours: Ours,
+    tls: Tls,
 }
 
-/// Sends one request and gives the answer's status, body unread.
-///
-/// # Errors
-/// When no answer's head comes back within `limit`.
-pub async fn status(method: Method, url: &Url, limit: Duration) -> Result<http::StatusCode, Error> {
-    match tokio::time::timeout(limit, send(method, url, "*/*")).await {
-        Ok(exchange) => Ok(exchange?.answer.status()),
-        Err(_) => Err(Error::Timeout(limit)),
+/// A connection of whatever kind. One type for all of them, so that the HTTP code is in the binary once.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client(…)")
+    }
+}
+
+impl Client {
+    /// Our own connections.
+    pub fn ours(&self) -> &Ours {
+        &self.0.ours
+    }
+
+    /// Sends one request, without a body and with the media types to accept.
+    ///
+    /// # Errors
+    /// When no answer's head comes back. There is no time limit: the caller sets one over the whole exchange.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        accept: &'static str,
+    ) -> Result<Exchange, Error> {
+        let stream = self.connect(url).await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // What fails here is seen by whoever reads the answer.
+            let _ = connection.await;
+        });
+        let mut request = Request::new(Empty::<Bytes>::new());
+        let has_length = method == Method::POST;
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from(url.path.clone());
+        let headers = request.headers_mut();
+        headers.insert(HOST, url.authority.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if has_length {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if let Some(credentials) = &url.credentials {
+            headers.insert(AUTHORIZATION, credentials.clone());
+        }
+        let answer = sender.send_request(request).await?;
+        Ok(Exchange {
+            answer,
+            _connection: driver,
+        })
+    }
+
+    /// Sends one request and gives the answer's status, body unread.
+    ///
+    /// # Errors
+    /// When no answer's head comes back within `limit`.
+    pub async fn status(
+        &self,
+        method: Method,
+        url: &Url,
+        limit: Duration,
+    ) -> Result<StatusCode, Error> {
+        match timeout(limit, self.send(method, url, "*/*")).await {
+            Ok(exchange) => Ok(exchange?.answer.status()),
+            Err(_) => Err(Error::Timeout(limit)),
+        }
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, Error> {
+        match &url.place {
+            Place::Tcp(host) => Ok(Box::new(self.tcp(host).await?)),
+            Place::Tls(host, name) => {
+                let connector = self.0.tls.connector(host.is_loopback());
+                let connector = connector.map_err(Error::Tls)?;
+                let stream = self.tcp(host).await?;
+                match connector.connect(name.clone(), stream).await {
+                    Ok(stream) => Ok(Box::new(stream)),
+                    Err(e) => Err(Error::Tls(tls::explain(&e))),
+                }
+            }
+            Place::Unix(socket) => match UnixStream::connect(socket).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                // A socket that was never made, or that went with its app, is as good as one that refuses.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Refused),
+                Err(e) => Err(e.into()),
+            },
+        }
+    }
+
+    async fn tcp(&self, host: &Host) -> Result<TcpStream, Error> {
+        let stream = if host.is_localhost() {
+            // Not left to the resolver, which a static binary in an empty image cannot count on.
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, host.port)).await {
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    let other = TcpStream::connect((Ipv6Addr::LOCALHOST, host.port)).await;
+                    other.map_err(|_| e)?
+                }
+                other => other?,
+            }
+        } else {
+            TcpStream::connect((host.name.as_str(), host.port)).await?
+        };
+        self.0
+            .ours
+            .note(stream.local_addr().map_err(Error::Unreachable)?);
+        Ok(stream)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt as _;
+    use std::os::unix::net::UnixListener as StdUnixListener;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UnixListener};
 
-    #[test]
-    fn urls_are_read_as_written() {
-        for (text, host, port, shown) in [
-            (
-                "http://127.0.0.1:8000/metrics?x=1",
-                "127.0.0.1",
-                8000,
-                "127.0.0.1:8000/metrics?x=1",
-            ),
-            ("http://[::1]:81", "::1", 81, "[::1]:81/"),
-            ("http://localhost/x", "localhost", 80, "localhost/x"),
-            ("http://me:secret@app:9/x", "app", 9, "app:9/x"),
-        ] {
-            let url = Url::parse(text).unwrap();
-            assert_eq!(
-                (url.host.as_str(), url.port, url.to_string().as_str()),
-                (host, port, shown)
-            );
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// Takes in one request's head, and answers it.
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
         }
-        let url = Url::parse("http://Aladdin:open sesame@app/").is_err();
-        assert!(url, "a blank has no place in a URL");
-        let url = Url::parse("http://me:se%63ret@app/").unwrap();
-        assert_eq!(url.credentials.unwrap(), "Basic bWU6c2VjcmV0");
+        stream.write_all(ANSWER).await.unwrap();
+        String::from_utf8(head).unwrap()
     }
 
-    #[test]
-    fn what_is_no_url_is_refused_with_a_remedy() {
-        for text in [
-            "127.0.0.1:8000",
-            "https:",
-            "ftp://x/",
-            "http://",
-            "http://:80/",
-            "http://x:99999/",
-            "http://x:0/",
-            "http://x:/",
+    async fn get(client: &Client, url: &str) -> Result<Bytes, Error> {
+        let url = Url::parse(url).unwrap();
+        let exchange = client.send(Method::GET, &url, "*/*").await?;
+        Ok(exchange.answer.into_body().collect().await?.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_known_as_ours_before_it_says_anything() {
+        for (listen, host) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("127.0.0.1:0", "localhost"),
+            ("[::]:0", "127.0.0.1"),
         ] {
-            let refusal = Url::parse(text).unwrap_err();
-            assert!(!refusal.is_empty(), "{text}");
+            let Ok(listener) = TcpListener::bind(listen).await else {
+                continue; // Without IPv6.
+            };
+            let port = listener.local_addr().unwrap().port();
+            let client = Client::default();
+            let server = {
+                let client = client.clone();
+                async move {
+                    let (mut stream, peer) = listener.accept().await.unwrap();
+                    let first = stream.read_u8().await.unwrap();
+                    assert_eq!(first, b'G');
+                    assert!(client.ours().is_ours(peer), "{peer}");
+                    answer(stream).await
+                }
+            };
+            let url = format!("http://{host}:{port}/x");
+            let (head, body) = tokio::join!(server, get(&client, &url));
+            assert_eq!(body.unwrap(), "ok");
+            assert!(head.contains("connection: close\r\n"), "{head}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_asked_for_a_page_like_any_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("app.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = async { answer(listener.accept().await.unwrap().0).await };
+        let (client, url) = (
+            Client::default(),
+            format!("unix://{}:/x?y", socket.display()),
+        );
+        let (head, body) = tokio::join!(server, get(&client, &url));
+        assert_eq!(body.unwrap(), "ok");
+        assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: localhost\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_listens_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let stale = folder.path().join("stale.sock");
+        drop(StdUnixListener::bind(&stale).unwrap());
+        let never = folder.path().join("never.sock");
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        for url in [
+            format!("unix://{}", stale.display()),
+            format!("unix://{}", never.display()),
+            format!("http://127.0.0.1:{port}/"),
+            format!("https://localhost:{port}/"),
+        ] {
+            let e = get(&Client::default(), &url).await.unwrap_err();
+            assert!(matches!(e, Error::Refused), "{url}: {e}");
+        }
+        let folder = format!("unix://{}", folder.path().display());
+        let e = get(&Client::default(), &folder).await.unwrap_err();
+        assert!(
+            matches!(e, Error::Refused | Error::Unreachable(_)),
+            "a folder is no socket: {e}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_speaks_no_tls_is_told_from_what_does_not_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(ANSWER).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        };
+        let client = Client::default();
+        let (_, e) = tokio::join!(server, get(&client, &url));
+        let e = e.unwrap_err();
+        assert!(matches!(e, Error::Tls(_)), "{e}");
+        assert!(e.to_string().contains("plain HTTP"), "{e}");
     }
 }

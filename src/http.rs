@@ -29,7 +29,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING,
-    WWW_AUTHENTICATE,
+    USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use subtle::ConstantTimeEq as _;
@@ -37,11 +37,12 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
-use crate::fetch::{self, Url};
+use crate::fetch::{Client, Url};
 use crate::inflight::Meter;
 use crate::metrics::Metrics;
 use crate::mistake::Mistakes;
 use crate::report;
+use crate::traffic::{Kubelet, Traffic};
 pub use connections::Server;
 
 /// The environment variable that holds the token itself.
@@ -155,7 +156,12 @@ pub struct App {
     pub readiness: Readiness,
     pub meters: Arc<[Meter]>,
     pub metrics: Metrics,
+    pub client: Client,
     pub token: Option<Token>,
+    /// Where the traffic on the app's ports is watched.
+    pub traffic: Option<Traffic>,
+    /// Where the kubelet calls from.
+    pub kubelet: Kubelet,
     /// Where readiness also asks, and for how long.
     pub app_ready: Option<(Url, Duration)>,
 }
@@ -189,6 +195,7 @@ pub fn router(app: App) -> Router {
                 "no such page; see /status, /metrics, /readyz, /livez\n",
             )
         })
+        .layer(middleware::from_fn_with_state(app.clone(), probed))
         .layer(middleware::from_fn(plain))
         .with_state(app)
 }
@@ -216,6 +223,20 @@ async fn plain(request: Request, next: Next) -> Response {
     response
 }
 
+/// The kubelet's probes name themselves so.
+const PROBE: &[u8] = b"kube-probe/";
+
+/// Notes where the kubelet's probes come from.
+async fn probed(State(app): State<App>, request: Request, next: Next) -> Response {
+    let agent = request.headers().get(USER_AGENT);
+    if agent.is_some_and(|agent| agent.as_bytes().starts_with(PROBE))
+        && let Some(Peer(peer)) = request.extensions().get()
+    {
+        app.kubelet.called_from(*peer);
+    }
+    next.run(request).await
+}
+
 async fn readyz(State(app): State<App>) -> Response {
     let (state, now) = (app.drain.state(), Instant::now());
     if !state.ready(app.readiness, now) {
@@ -238,7 +259,7 @@ async fn readyz(State(app): State<App>) -> Response {
     let Some((url, limit)) = &app.app_ready else {
         return "ok\n".into_response();
     };
-    let refusal = match fetch::status(Method::GET, url, *limit).await {
+    let refusal = match app.client.status(Method::GET, url, *limit).await {
         Ok(status) if status.is_success() => return "ok\n".into_response(),
         Ok(status) => format!("the app is not ready: {url} answered {status}\n"),
         Err(e) => format!("the app is not ready: {url}: {e}\n"),
@@ -258,6 +279,7 @@ async fn prestop(
               token in the hook's httpHeaders");
         return *refusal;
     }
+    app.kubelet.called_from(peer.0);
     app.metrics.hook(hook);
     verdict(&app, trigger).await
 }
@@ -312,7 +334,11 @@ async fn status(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    match app.metrics.page(app.drain.state().phase) {
+    let seen = app.traffic.as_ref().map(Traffic::seen);
+    match app
+        .metrics
+        .page(app.drain.state().phase, seen.unwrap_or_default())
+    {
         Ok(page) => (
             [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
             page,
@@ -349,6 +375,7 @@ fn status_of(app: &App) -> String {
         &app.drain.state(),
         app.readiness,
         &app.meters,
+        app.traffic.as_ref().map(Traffic::seen),
         Instant::now(),
     )
 }

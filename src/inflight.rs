@@ -4,9 +4,14 @@
 //! metrics and log share.
 
 pub mod exposition;
+pub mod json;
+pub mod nginx;
+pub mod presets;
 pub mod promql;
 pub mod sockets;
+pub mod text;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,26 +24,50 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::fetch::{self, Exchange, Url};
+use crate::fetch::{self, Client, Exchange, Transport, Url};
 use crate::mistake::Mistakes;
 use exposition::Scanner;
+use json::Pointer;
+use presets::Preset;
 use promql::Query;
+use sockets::{Rule, Table};
 
 /// The text format first: every exporter has it, and it has fewer ways to be wrong.
 const ACCEPT_METRICS: &str =
     "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1";
+
+const ACCEPT_JSON: &str = "application/json,*/*;q=0.1";
+
+const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
 
 /// Flags that say what to watch.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "In-flight work")]
 pub struct Args {
-    /// What to watch: prometheus+http://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
+    /// What to watch: KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
     ///
-    /// The selector is a PromQL instant selector, such as http_requests_inprogress{handler!="/metrics"}; the series it
-    /// matches are summed. It is everything after the first #, as written.
+    /// KIND is what the page is:{n}
+    /// - prometheus: metrics; the selector is a PromQL instant selector, such as
+    ///   http_requests_inprogress{handler!="/metrics"}, whose series are summed{n}
+    /// - json: a document; the selector is a JSON pointer to a number, or to an array or object whose members
+    ///   are counted, such as /workers/0/busy{n}
+    /// - text: one number, and no selector{n}
+    /// - nginx: its stub_status, and no selector
+    ///
+    /// TRANSPORT is http, https or unix, as in json+unix:///run/app.sock:/stats#/busy. Over https, any certificate
+    /// will do on loopback; elsewhere it must be valid.
+    ///
+    /// The selector is everything after the first #, as written.
+    ///
+    /// Or, from the kernel, tcp://:PORT counts the connections to a port, and tcp-busy://:PORT those in the middle of a
+    /// request. Or a preset, such as fastapi://127.0.0.1:8000; they are listed below.
     #[arg(long, value_name = "SOURCE")]
     pub inflight: Vec<String>,
+
+    /// The app's port: shows whether requests still arrive, and without --inflight which are under way. Repeatable
+    #[arg(long, value_name = "PORT")]
+    pub app_port: Vec<String>,
 
     /// How long one read of one source may take
     #[arg(long, value_name = "DURATION", default_value = "1s")]
@@ -49,25 +78,35 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Settings {
     pub sources: Vec<Source>,
+    /// The ports on which traffic can be watched.
+    pub ports: BTreeSet<u16>,
     pub read_timeout: Duration,
 }
 
 impl Args {
     /// Checks the flags.
     pub fn settle(&self, mistakes: &mut Mistakes) -> Settings {
-        let sources: Vec<Source> = (self.inflight.iter())
+        let mut sources: Vec<Source> = (self.inflight.iter())
             .filter_map(|text| {
                 mistakes.check("inflight", &without_credentials(text), Source::parse(text))
             })
             .collect();
-        if self.inflight.is_empty() {
+        let mut ports: BTreeSet<u16> = (self.app_port.iter())
+            .filter_map(|text| mistakes.check("app-port", text, port(text)))
+            .collect();
+        if self.inflight.is_empty() && self.app_port.is_empty() {
             mistakes.say(
-                "there is nothing to watch; write --inflight \
-                 'prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress' with your app's port and metric",
+                "there is nothing to watch; write --app-port 8000 with your app's port, or --inflight \
+                 'prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress' with its port and metric, or both",
             );
         }
+        if self.inflight.is_empty() {
+            sources.extend(ports.iter().map(|&port| Source::busy(port)));
+        }
+        ports.extend(sources.iter().flat_map(Source::ports));
         Settings {
             sources,
+            ports,
             read_timeout: mistakes.positive_duration("read-timeout", &self.read_timeout),
         }
     }
@@ -78,62 +117,237 @@ impl Args {
 pub struct Source {
     /// As the user wrote it, credentials left out.
     name: String,
+    kind: Kind,
+}
+
+/// What is read there.
+#[derive(Debug)]
+enum Kind {
+    Page(Page),
+    /// The connections of a port; all of them, or those that are busy.
+    Sockets {
+        table: Table,
+        busy: bool,
+    },
+}
+
+/// A page that the app serves.
+#[derive(Debug)]
+struct Page {
     url: Url,
-    query: Query,
+    format: Format,
+}
+
+/// What is on a page, and what of it counts.
+#[derive(Debug)]
+enum Format {
+    Prometheus(Query),
+    Json(Pointer),
+    Text,
+    Nginx,
 }
 
 impl Source {
-    /// Parses `SCHEME+TRANSPORT://HOST:PORT/PATH#SELECTOR`.
+    /// The busy connections of a port.
+    fn busy(port: u16) -> Self {
+        Self {
+            name: format!("tcp-busy://:{port}"),
+            kind: Kind::Sockets {
+                table: Table::new([port]),
+                busy: true,
+            },
+        }
+    }
+
+    /// Parses `KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR`, `tcp://:PORT`, `tcp-busy://:PORT` or a preset.
     ///
     /// # Errors
     /// Says what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write prometheus+http://HOST:PORT/PATH#SELECTOR";
         let (address, selector) = match text.split_once('#') {
             Some((address, selector)) => (address, Some(selector)),
             None => (text, None),
         };
-        let (scheme, rest) = address
-            .split_once("://")
-            .ok_or_else(|| format!("it has no scheme; {FORM}"))?;
-        if scheme != "prometheus+http" {
-            return Err(format!("\"{scheme}\" is not a kind of source; {FORM}"));
-        }
-        let url = Url::parse_rest(rest)?;
-        let selector = selector.ok_or_else(|| {
-            format!("it has no selector; {FORM}, such as #http_requests_inprogress")
-        })?;
-        let query = Query::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?;
+        let (scheme, rest) = address.split_once("://").ok_or(
+            "it has no scheme; write KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR, such as \
+             prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress",
+        )?;
+        let kind = match (scheme, Preset::named(scheme)) {
+            ("tcp" | "tcp-busy", _) => {
+                let form = || format!("write {scheme}://:8000 with your app's port");
+                let number = (rest.strip_prefix(':'))
+                    .filter(|_| selector.is_none())
+                    .ok_or_else(form)?;
+                Kind::Sockets {
+                    table: Table::new([port(number)?]),
+                    busy: scheme == "tcp-busy",
+                }
+            }
+            (_, Some(_)) if selector.is_some() => {
+                return Err(format!(
+                    "{scheme} is a preset and has its selector; leave out the # and what follows, or write the source out"
+                ));
+            }
+            (_, Some(preset)) => {
+                return Self::parse(&preset.expand(rest)?).map(|source| source.named(text));
+            }
+            (_, None) => Kind::Page(Page::parse(scheme, rest, selector)?),
+        };
         Ok(Self {
             name: without_credentials(text),
-            url,
-            query,
+            kind,
         })
+    }
+
+    fn named(mut self, text: &str) -> Self {
+        self.name = without_credentials(text);
+        self
+    }
+
+    /// The ports whose connections it reads.
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        let table = match &self.kind {
+            Kind::Page(_) => None,
+            Kind::Sockets { table, .. } => Some(table),
+        };
+        table.into_iter().flat_map(Table::ports)
     }
 
     /// Reads the count once.
     ///
     /// # Errors
     /// When there is no count: see [`Error`].
-    pub async fn read(&self, limit: Duration) -> Result<f64, Error> {
-        match timeout(limit, self.fetch()).await {
-            Ok(read) => read,
-            Err(_) => Err(Error::Http(fetch::Error::Timeout(limit))),
+    pub async fn read(&self, means: &Means) -> Result<f64, Error> {
+        let read = async {
+            match &self.kind {
+                Kind::Page(page) => page.read(&means.client).await,
+                Kind::Sockets { table, busy } => {
+                    let rule = match busy {
+                        false => Rule::Open,
+                        true => Rule::Busy {
+                            quiet_period: means.quiet_period,
+                            max_quiet: means.max_quiet,
+                        },
+                    };
+                    let ours = |peer| means.client.ours().is_ours(peer);
+                    match table.count(rule, ours).await? {
+                        (0, false) => Err(Error::Http(fetch::Error::Refused)),
+                        (count, _) => Ok(count as f64),
+                    }
+                }
+            }
+        };
+        match timeout(means.read_timeout, read).await {
+            Ok(read) => read.and_then(count),
+            Err(_) => Err(Error::Http(fetch::Error::Timeout(means.read_timeout))),
         }
     }
+}
 
-    async fn fetch(&self) -> Result<f64, Error> {
-        let exchange = ask(&self.url, ACCEPT_METRICS).await?;
-        let open_metrics = (exchange.answer.headers().get(CONTENT_TYPE))
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/openmetrics-text"));
-        let mut evaluation = self.query.begin();
-        let mut scanner = Scanner::new(self.query.names(), open_metrics);
-        pieces(exchange, |piece| {
-            scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
-        })
-        .await?;
-        scanner.finish()?;
-        count(evaluation.finish().ok_or(Error::Missing)?)
+/// A port as it was typed.
+fn port(text: &str) -> Result<u16, String> {
+    (text.parse().ok().filter(|&port| port != 0))
+        .ok_or_else(|| format!("{text:?} is not a port; write a number from 1 to 65535"))
+}
+
+/// What reads need.
+#[derive(Debug, Clone)]
+pub struct Means {
+    pub client: Client,
+    /// How long one read may take.
+    pub read_timeout: Duration,
+    /// A connection that moved bytes less than this ago is busy.
+    pub quiet_period: Duration,
+    /// How long it may be unclear whether a connection is.
+    pub max_quiet: Duration,
+}
+
+impl Page {
+    fn parse(scheme: &str, rest: &str, selector: Option<&str>) -> Result<Self, String> {
+        const KINDS: &str = "write prometheus, json, text or nginx";
+        let (kind, transport) = match scheme.split_once('+') {
+            Some((kind, transport)) => (kind, Some(transport)),
+            None => (scheme, None),
+        };
+        if Transport::named(kind).is_some() {
+            return Err(format!(
+                "\"{kind}\" says how to reach a page but not what is on it; {KINDS} and a plus before it, such as \
+                 prometheus+{kind}://"
+            ));
+        }
+        if !matches!(kind, "prometheus" | "json" | "text" | "nginx") {
+            return Err(format!("\"{kind}\" is not a kind of source; {KINDS}"));
+        }
+        let transports = || format!("write {kind}+http://, {kind}+https:// or {kind}+unix://");
+        let transport =
+            transport.ok_or_else(|| format!("it has no transport; {}", transports()))?;
+        let transport = Transport::named(transport)
+            .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
+        let url = Url::parse_rest(transport, rest)?;
+        let format = match (kind, selector) {
+            ("prometheus", Some(selector)) => Format::Prometheus(
+                Query::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
+            ),
+            ("prometheus", None) => {
+                return Err(
+                    "it has no selector; write the metric after a #, such as #http_requests_inprogress".to_owned(),
+                );
+            }
+            ("json", Some(selector)) => Format::Json(
+                Pointer::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
+            ),
+            ("json", None) => {
+                return Err(
+                    "it has no selector; write a JSON pointer after a #, such as #/busy, or # alone to count the \
+                     members of the whole document"
+                        .to_owned(),
+                );
+            }
+            (kind, Some(_)) => {
+                return Err(format!(
+                    "{kind} takes no selector; leave out the # and what follows"
+                ));
+            }
+            ("nginx", None) => Format::Nginx,
+            (_, None) => Format::Text,
+        };
+        Ok(Self { url, format })
+    }
+
+    async fn read(&self, client: &Client) -> Result<f64, Error> {
+        match &self.format {
+            Format::Prometheus(query) => {
+                let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
+                let open_metrics =
+                    (exchange.answer.headers().get(CONTENT_TYPE)).is_some_and(|kind| {
+                        kind.as_bytes().starts_with(b"application/openmetrics-text")
+                    });
+                let mut evaluation = query.begin();
+                let mut scanner = Scanner::new(query.names(), open_metrics);
+                pieces(exchange, |piece| {
+                    scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
+                })
+                .await?;
+                scanner.finish()?;
+                evaluation.finish().ok_or(Error::Missing(
+                    "the page has no series that the selector matches",
+                ))
+            }
+            Format::Json(pointer) => {
+                let mut reader = pointer.begin();
+                let exchange = ask(client, &self.url, ACCEPT_JSON).await?;
+                pieces(exchange, |piece| reader.feed(&piece)).await?;
+                reader.finish()
+            }
+            Format::Text => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                text::parse(&whole(exchange, text::LONGEST).await?)
+            }
+            Format::Nginx => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                nginx::parse(&whole(exchange, nginx::LONGEST).await?)
+            }
+        }
     }
 }
 
@@ -156,8 +370,8 @@ fn without_credentials(text: &str) -> String {
 }
 
 /// Asks a page for its content, which must come as it is.
-async fn ask(url: &Url, accept: &'static str) -> Result<Exchange, Error> {
-    let exchange = fetch::send(Method::GET, url, accept).await?;
+async fn ask(client: &Client, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
+    let exchange = client.send(Method::GET, url, accept).await?;
     let status = exchange.answer.status();
     if !status.is_success() {
         return Err(Error::Status(status));
@@ -188,12 +402,28 @@ where
     Ok(())
 }
 
+/// The whole body of a page that is never long.
+async fn whole(exchange: Exchange, longest: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    pieces(exchange, |piece| {
+        if body.len() + piece.len() > longest {
+            return Err(Error::Malformed(format!(
+                "it is longer than {longest} bytes"
+            )));
+        }
+        body.extend_from_slice(&piece);
+        Ok(())
+    })
+    .await?;
+    Ok(body)
+}
+
 /// A number, if it can be a count.
 fn count(value: f64) -> Result<f64, Error> {
     if value.is_finite() && value >= 0.0 {
-        Ok(value)
+        Ok(value + 0.0) // Nobody wants to read of -0 requests.
     } else {
-        Err(Error::NoCount(value))
+        Err(Error::NoCount(value.to_string()))
     }
 }
 
@@ -206,12 +436,16 @@ pub enum Error {
     Status(StatusCode),
     /// The page came compressed, though we asked for it plain.
     Encoded(String),
-    /// The page does not parse, or is not whole.
-    Page(exposition::Error),
-    /// The page has no series that the selector matches.
-    Missing,
-    /// The value is negative, infinite or not a number.
-    NoCount(f64),
+    /// The page is not what it should be: what is wrong with it.
+    Malformed(String),
+    /// The page ends before its end: what is not there.
+    CutOff(&'static str),
+    /// The page does not have what the selector names.
+    Missing(&'static str),
+    /// What the selector names is negative, infinite or not a number.
+    NoCount(String),
+    /// The kernel's table cannot be read.
+    Sockets(sockets::Error),
 }
 
 impl Error {
@@ -220,14 +454,17 @@ impl Error {
         match self {
             Error::Http(fetch::Error::Refused) => "refused",
             Error::Http(fetch::Error::Unreachable(_)) => "unreachable",
+            Error::Http(fetch::Error::Tls(_)) => "tls",
             Error::Http(fetch::Error::Broken(_)) => "broken",
             Error::Http(fetch::Error::Timeout(_)) => "timeout",
             Error::Status(_) => "status",
             Error::Encoded(_) => "encoded",
-            Error::Page(exposition::Error::CutOff(_)) => "truncated",
-            Error::Page(exposition::Error::Line { .. }) => "malformed",
-            Error::Missing => "missing",
+            Error::Malformed(_) => "malformed",
+            Error::CutOff(_) => "truncated",
+            Error::Missing(_) => "missing",
             Error::NoCount(_) => "no-count",
+            Error::Sockets(sockets::Error::Refused(_)) => "not-permitted",
+            Error::Sockets(sockets::Error::Broken(_)) => "broken",
         }
     }
 }
@@ -238,9 +475,17 @@ impl fmt::Display for Error {
             Error::Http(e) => e.fmt(f),
             Error::Status(status) => write!(f, "it answered {status}"),
             Error::Encoded(how) => write!(f, "it sent {how:?} though it was asked for plain text"),
-            Error::Page(e) => e.fmt(f),
-            Error::Missing => write!(f, "the page has no series that the selector matches"),
-            Error::NoCount(value) => write!(f, "its value {value} is not a count"),
+            Error::Malformed(wrong) => f.write_str(wrong),
+            Error::CutOff(how) => write!(f, "the page is cut off: {how}"),
+            Error::Missing(what) => f.write_str(what),
+            Error::NoCount(value) => write!(f, "its value, {value}, is not a count"),
+            Error::Sockets(e @ sockets::Error::Refused(_)) => {
+                write!(
+                    f,
+                    "{e}; use a metric of the app's, or tcp:// instead of tcp-busy://"
+                )
+            }
+            Error::Sockets(e) => e.fmt(f),
         }
     }
 }
@@ -251,9 +496,18 @@ impl From<fetch::Error> for Error {
     }
 }
 
+impl From<sockets::Error> for Error {
+    fn from(e: sockets::Error) -> Self {
+        Error::Sockets(e)
+    }
+}
+
 impl From<exposition::Error> for Error {
     fn from(e: exposition::Error) -> Self {
-        Error::Page(e)
+        match e {
+            exposition::Error::CutOff(how) => Error::CutOff(how),
+            exposition::Error::Line { .. } => Error::Malformed(e.to_string()),
+        }
     }
 }
 
@@ -261,7 +515,7 @@ impl From<exposition::Error> for Error {
 #[derive(Debug)]
 pub struct Meter {
     source: Source,
-    read_timeout: Duration,
+    means: Means,
     record: Mutex<Record>,
 }
 
@@ -279,10 +533,10 @@ pub type Reading = Result<f64, &'static str>;
 
 impl Meter {
     /// A meter that has read nothing yet.
-    pub fn new(source: Source, read_timeout: Duration) -> Self {
+    pub fn new(source: Source, means: Means) -> Self {
         Self {
             source,
-            read_timeout,
+            means,
             record: Mutex::default(),
         }
     }
@@ -302,7 +556,7 @@ impl Meter {
     /// # Errors
     /// When there is no count: see [`Error`].
     pub async fn read(&self) -> Result<f64, Error> {
-        let read = self.source.read(self.read_timeout).await;
+        let read = self.source.read(&self.means).await;
         let reading = read.as_ref().copied().map_err(Error::kind);
         let before = {
             let mut record = self.lock();
@@ -343,7 +597,36 @@ mod tests {
             source.name,
             "prometheus+http://127.0.0.1:8000/metrics#m{a=\"#%20\"}"
         );
-        assert_eq!(source.url.to_string(), "127.0.0.1:8000/metrics");
+        let Kind::Page(page) = source.kind else {
+            panic!("not a page");
+        };
+        assert_eq!(page.url.to_string(), "127.0.0.1:8000/metrics");
+    }
+
+    #[test]
+    fn every_kind_goes_over_every_transport() {
+        for (kind, selector) in [
+            ("prometheus", "#m"),
+            ("json", "#/a"),
+            ("json", "#"),
+            ("text", ""),
+            ("nginx", ""),
+        ] {
+            for rest in ["http://h:1/x", "https://h:1/x", "unix:///run/h.sock:/x"] {
+                let text = format!("{kind}+{rest}{selector}");
+                assert_eq!(Source::parse(&text).unwrap().name, text);
+            }
+        }
+    }
+
+    #[test]
+    fn every_preset_is_a_source_and_keeps_the_name_it_was_given() {
+        for preset in presets::ALL {
+            let text = format!("{}://me:pw@127.0.0.1:81", preset.name);
+            let source = Source::parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(source.name, format!("{}://127.0.0.1:81", preset.name));
+            assert!(Source::parse(&preset.shown().replace("PORT", "81")).is_ok());
+        }
     }
 
     #[test]
@@ -363,6 +646,31 @@ mod tests {
         for (text, part) in [
             ("127.0.0.1:8000", "no scheme"),
             ("gopher://x/#m", "\"gopher\""),
+            ("gopher+http://x/#m", "\"gopher\""),
+            ("tcp://8000", "tcp://:8000"),
+            ("tcp-busy://:http", "\"http\" is not a port"),
+            ("tcp-busy://:8000#m", "tcp-busy://:8000"),
+            ("vllm://127.0.0.1#m", "preset"),
+            ("go-grpc://127.0.0.1", "go-grpc://127.0.0.1:PORT"),
+            ("http://127.0.0.1:8000/metrics#m", "prometheus+http://"),
+            ("json://127.0.0.1:8000/stats#/x", "json+https://"),
+            ("json+://127.0.0.1:8000/stats#/x", "json+https://"),
+            (
+                "json+gopher://127.0.0.1:8000/stats#/x",
+                "\"gopher\" is not a transport",
+            ),
+            ("json+http://127.0.0.1:8000/stats", "no selector"),
+            ("json+http://127.0.0.1:8000/stats#busy", "write #/busy"),
+            ("json+http://127.0.0.1:8000/stats#/~2", "~0 for ~"),
+            (
+                "json+unix://run/app.sock:/stats#/x",
+                "does not begin with /",
+            ),
+            ("text+http://127.0.0.1:8000/inflight#x", "takes no selector"),
+            (
+                "nginx+http://127.0.0.1:8000/stub_status#",
+                "takes no selector",
+            ),
             ("prometheus+http://127.0.0.1:8000/metrics", "no selector"),
             (
                 "prometheus+http://127.0.0.1:8000/metrics#",

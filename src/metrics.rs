@@ -1,12 +1,13 @@
 //! Our own metrics, as Prometheus text.
 
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::drain::{Outcome, Phase, Verdict};
 use crate::inflight::Reading;
+use crate::traffic::Seen;
 
 /// Upper bounds of the buckets of a drain's length, in seconds: about the default grace period and well beyond.
 const DRAIN_SECONDS: [f64; 12] = [
@@ -24,6 +25,8 @@ pub struct Metrics {
     hooks: IntCounterVec,
     drains: IntCounterVec,
     drain_seconds: Histogram,
+    arrivals: IntCounter,
+    cut: IntCounter,
     deadline_seconds: Gauge,
 }
 
@@ -74,6 +77,14 @@ impl Metrics {
                 HistogramOpts::new("gracekeeper_drain_seconds", "How long drains took.")
                     .buckets(DRAIN_SECONDS.into()),
             )?,
+            arrivals: IntCounter::new(
+                "gracekeeper_arrivals_total",
+                "New connections that brought a request while a drain ran.",
+            )?,
+            cut: IntCounter::new(
+                "gracekeeper_requests_cut_total",
+                "Requests whose connection ended without an answer after the hook was answered.",
+            )?,
             deadline_seconds: Gauge::new(
                 "gracekeeper_drain_deadline_seconds",
                 "The longest a drain may take.",
@@ -103,6 +114,8 @@ impl Metrics {
         registry.register(Box::new(metrics.hooks.clone()))?;
         registry.register(Box::new(metrics.drains.clone()))?;
         registry.register(Box::new(metrics.drain_seconds.clone()))?;
+        registry.register(Box::new(metrics.arrivals.clone()))?;
+        registry.register(Box::new(metrics.cut.clone()))?;
         registry.register(Box::new(metrics.deadline_seconds.clone()))?;
         registry.register(Box::new(build))?;
         Ok(metrics)
@@ -142,7 +155,13 @@ impl Metrics {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn page(&self, phase: Phase) -> prometheus::Result<String> {
+    pub fn page(&self, phase: Phase, seen: Seen) -> prometheus::Result<String> {
+        for (counter, total) in [
+            (&self.arrivals, seen.arrivals_total),
+            (&self.cut, seen.cut_total),
+        ] {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         for each in Phase::ALL {
             self.phase
                 .with_label_values(&[each.name()])
@@ -163,7 +182,15 @@ mod tests {
         let metrics = Metrics::new(25.0).unwrap();
         metrics.hook("app");
         metrics.read("a", Ok(3.0));
-        let page = metrics.page(Phase::Draining).unwrap();
+        let page = metrics
+            .page(
+                Phase::Draining,
+                Seen {
+                    arrivals_total: 7,
+                    ..Seen::default()
+                },
+            )
+            .unwrap();
         for line in [
             "gracekeeper_phase{phase=\"draining\"} 1",
             "gracekeeper_phase{phase=\"serving\"} 0",
@@ -173,6 +200,8 @@ mod tests {
             "gracekeeper_reads_total{result=\"ok\",source=\"a\"} 1",
             "gracekeeper_drains_total{outcome=\"app-gone\"} 0",
             "gracekeeper_drain_deadline_seconds 25",
+            "gracekeeper_arrivals_total 7",
+            "gracekeeper_requests_cut_total 0",
             concat!(
                 "gracekeeper_build_info{version=\"",
                 env!("CARGO_PKG_VERSION"),
@@ -188,7 +217,7 @@ mod tests {
         let metrics = Metrics::new(25.0).unwrap();
         metrics.read("a", Ok(3.0));
         metrics.read("a", Err("timeout"));
-        let page = metrics.page(Phase::Serving).unwrap();
+        let page = metrics.page(Phase::Serving, Seen::default()).unwrap();
         assert!(!page.contains("gracekeeper_inflight{"));
         assert!(page.contains("gracekeeper_source_up{source=\"a\"} 0"));
         assert!(page.contains("gracekeeper_reads_total{result=\"timeout\",source=\"a\"} 1"));

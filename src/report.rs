@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::drain::{Phase, Readiness, State, Verdict};
 use crate::inflight::Meter;
+use crate::traffic::Seen;
 
 /// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
 const LARGEST: usize = 9 * 1024;
@@ -18,9 +19,11 @@ struct VerdictView<'a> {
     inflight: Option<Number>,
     trigger: &'a str,
     going: bool,
-    /// Not known: there is no evidence of arriving traffic yet.
+    /// None where the traffic is not watched, and so with the next.
     arrivals: Option<u64>,
     cut: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persistent: Option<u64>,
     deadline_seconds: Number,
     sources: Vec<SourceView<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -84,7 +87,8 @@ fn is_zero(n: &usize) -> bool {
 }
 
 impl<'a> VerdictView<'a> {
-    fn new(verdict: &'a Verdict) -> Self {
+    /// `cut` is how many requests have been cut off since, where that is known.
+    fn new(verdict: &'a Verdict, cut: Option<u64>) -> Self {
         let sources: Vec<_> = (verdict.sources.iter())
             .map(|(source, inflight)| SourceView {
                 source,
@@ -97,8 +101,9 @@ impl<'a> VerdictView<'a> {
             inflight: verdict.inflight.map(Number::from),
             trigger: verdict.trigger.name(),
             going: verdict.going,
-            arrivals: None,
-            cut: None,
+            arrivals: verdict.arrivals,
+            cut,
+            persistent: verdict.persistent,
             deadline_seconds: verdict.deadline.as_secs_f64().into(),
             sources,
             sources_left_out: 0,
@@ -108,7 +113,8 @@ impl<'a> VerdictView<'a> {
 
 /// A verdict as JSON, less than 10 KiB of it: sources beyond that are left out and counted.
 pub fn verdict(verdict: &Verdict) -> String {
-    let mut view = VerdictView::new(verdict);
+    // It goes to those who are about to stop the app: nothing has been cut off yet.
+    let mut view = VerdictView::new(verdict, verdict.arrivals.map(|_| 0));
     loop {
         let text = to_json(&view);
         if text.len() <= LARGEST || view.sources.pop().is_none() {
@@ -119,7 +125,13 @@ pub fn verdict(verdict: &Verdict) -> String {
 }
 
 /// The state and each source's last read as JSON.
-pub fn status(state: &State, readiness: Readiness, meters: &[Meter], now: Instant) -> String {
+pub fn status(
+    state: &State,
+    readiness: Readiness,
+    meters: &[Meter],
+    traffic: Option<Seen>,
+    now: Instant,
+) -> String {
     let records: Vec<_> = meters
         .iter()
         .map(|meter| (meter.name(), meter.record()))
@@ -136,8 +148,8 @@ pub fn status(state: &State, readiness: Readiness, meters: &[Meter], now: Instan
         deadline_in_seconds: deadline
             .map(|at| at.saturating_duration_since(now).as_secs_f64().into()),
         going: state.going,
-        arrivals: None,
-        cut: None,
+        arrivals: traffic.map(|seen| seen.arrivals),
+        cut: traffic.map(|seen| seen.cut),
         sources: (records.iter())
             .map(|(source, record)| {
                 let reading = record.last.map(|(_, reading)| reading);
@@ -149,22 +161,30 @@ pub fn status(state: &State, readiness: Readiness, meters: &[Meter], now: Instan
                 }
             })
             .collect(),
-        verdict: state.verdict.as_deref().map(VerdictView::new),
+        verdict: (state.verdict.as_deref())
+            .map(|verdict| VerdictView::new(verdict, traffic.map(|seen| seen.cut))),
     })
 }
 
-/// A verdict as one line for people.
-pub fn line(verdict: &Verdict) -> String {
+/// A verdict as one line for people; `cut` is how many requests have been cut off since.
+pub fn line(verdict: &Verdict, cut: u64) -> String {
     let inflight = verdict
         .inflight
         .map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    format!(
+    let mut line = format!(
         "{} after {:.1}s of at most {}; in flight: {inflight}; started by: {}",
         verdict.outcome.name(),
         verdict.took.as_secs_f64(),
         humantime::format_duration(verdict.deadline),
         verdict.trigger.name(),
-    )
+    );
+    if let Some(persistent) = verdict.persistent {
+        line += &format!("; clients that kept their connections: {persistent}");
+    }
+    if cut > 0 {
+        line += &format!("; requests cut off: {cut}");
+    }
+    line
 }
 
 fn to_json(view: &impl Serialize) -> String {
@@ -199,7 +219,7 @@ mod tests {
         assert_eq!(
             verdict(&example(sources)),
             "{\"outcome\":\"drained\",\"tookSeconds\":2.31,\"inflight\":0,\"trigger\":\"app hook\",\"going\":true,\
-             \"arrivals\":null,\"cut\":null,\"deadlineSeconds\":25,\
+             \"arrivals\":12,\"cut\":0,\"deadlineSeconds\":25,\
              \"sources\":[{\"source\":\"a\",\"inflight\":0},{\"source\":\"b\",\"inflight\":null}]}"
         );
     }
@@ -217,8 +237,16 @@ mod tests {
     #[test]
     fn a_verdict_is_one_line() {
         assert_eq!(
-            line(&example(Vec::new())),
+            line(&example(Vec::new()), 0),
             "drained after 2.3s of at most 25s; in flight: 0; started by: app hook"
+        );
+        let persistent = Verdict {
+            persistent: Some(2),
+            ..example(Vec::new())
+        };
+        assert!(
+            line(&persistent, 3)
+                .ends_with("; clients that kept their connections: 2; requests cut off: 3")
         );
     }
 }

@@ -11,14 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::drain::{self, Count, Event, Handle, Policy, Reading, Trigger};
-use crate::fetch::{self, Url};
+use crate::drain::{self, Count, Event, Handle, Look, Policy, Reading, Trigger, Verdict};
+use crate::fetch::{self, Client, Url};
 use crate::http::{App, Server, router};
-use crate::inflight::{self, Error, Meter};
+use crate::inflight::{self, Error, Means, Meter};
 use crate::metrics::Metrics;
 use crate::mistake::Mistakes;
 use crate::report;
 use crate::signal::{Asked, Signals};
+use crate::traffic::{self, Kubelet, Traffic};
 
 /// The kubelet makes this file where a container says nothing else.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -102,6 +103,7 @@ impl Args {
 /// A part of the sidecar that has ended.
 enum Ended {
     Drain,
+    Watcher,
     Server,
     Notices,
     FirstReads,
@@ -116,15 +118,38 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let server = Server::bind(settings.http.listen)?;
     let metrics = Metrics::new(settings.drain.budget.as_secs_f64())?;
     let read_timeout = settings.inflight.read_timeout;
+    let client = Client::default();
+    let means = Means {
+        client: client.clone(),
+        read_timeout,
+        quiet_period: settings.drain.quiet_period,
+        max_quiet: settings.drain.max_quiet,
+    };
     let meters: Arc<[Meter]> = settings
         .inflight
         .sources
         .into_iter()
-        .map(|source| Meter::new(source, read_timeout))
+        .map(|source| Meter::new(source, means.clone()))
         .collect();
+    let kubelet = Kubelet::default();
+    let (watcher, traffic) = match settings.inflight.ports {
+        ports if ports.is_empty() => (None, None),
+        ports => {
+            let settings = traffic::Settings {
+                ports,
+                quiet_period: settings.drain.quiet_period,
+                max_quiet: settings.drain.max_quiet,
+            };
+            let client = client.clone();
+            let ours = Arc::new(move |peer| client.ours().is_ours(peer));
+            let (watcher, traffic) = traffic::new(settings, ours, kubelet.clone());
+            (Some(watcher), Some(traffic))
+        }
+    };
     let names = meters.iter().map(|meter| meter.name().to_owned()).collect();
     let readiness = settings.drain.readiness;
-    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics), None);
+    let look = traffic.clone().map(look);
+    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics), look);
     if settings.http.token.is_none() {
         warn!(
             "no token is set: whoever reaches this port can start a drain through /prestop; set --token-file or {}",
@@ -139,6 +164,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         readiness,
         meters: meters.clone(),
         metrics: metrics.clone(),
+        client: client.clone(),
+        traffic: traffic.clone(),
+        kubelet,
         token: settings.http.token,
         app_ready: settings.http.app_ready.map(|url| (url, read_timeout)),
     };
@@ -154,11 +182,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         server.run(router(app), stop).await;
         Ended::Server
     });
+    if let Some(watcher) = watcher {
+        parts.spawn(async move {
+            watcher.run().await;
+            Ended::Watcher
+        });
+    }
     let notices = settings.notices;
     parts.spawn({
         let metrics = metrics.clone();
         async move {
-            tell(&notices, events, &metrics).await;
+            tell(&notices, events, &client, &metrics, traffic).await;
             Ended::Notices
         }
     });
@@ -172,8 +206,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(handle);
     // The verdict is on its way to the hooks, and to the termination message.
     let rest = async {
-        while let Some(Ok(Ended::FirstReads | Ended::Drain | Ended::Notices)) =
-            parts.join_next().await
+        while let Some(Ok(ended)) = parts.join_next().await
+            && !matches!(ended, Ended::Notices)
         {}
     };
     let _ = timeout(LAST_THINGS, rest).await;
@@ -205,11 +239,17 @@ async fn until_done(
                 Ok(Ended::Drain) => return Ok(()),
                 Ok(Ended::FirstReads) => {}
                 Ok(Ended::Server) => return Err(anyhow!("the server ended too early")),
+                Ok(Ended::Watcher) => return Err(anyhow!("the watch on traffic ended too early")),
                 Ok(Ended::Notices) => return Err(anyhow!("the notices ended too early")),
                 Err(e) => return Err(anyhow!(e).context("a part of the sidecar failed")),
             }
         }
     }
+}
+
+/// How the drain looks at traffic.
+fn look(traffic: Traffic) -> Look {
+    Arc::new(move |began, settled| Box::pin(traffic.look(began, settled)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.
@@ -252,15 +292,22 @@ async fn first_reads(meters: &[Meter], metrics: &Metrics) {
 }
 
 /// Tells the app, the termination message and the metrics what happens.
-async fn tell(notices: &Notices, mut events: mpsc::UnboundedReceiver<Event>, metrics: &Metrics) {
+async fn tell(
+    notices: &Notices,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    client: &Client,
+    metrics: &Metrics,
+    traffic: Option<Traffic>,
+) {
     // Of a life before this one: the container was restarted in the middle of a drain.
     remove(notices.drain_file.as_deref()).await;
     let mut notifying = JoinSet::new();
+    let mut last = None;
     while let Some(event) = events.recv().await {
         match event {
             Event::Began => {
                 for url in notices.notify.clone() {
-                    notifying.spawn(notify(url));
+                    notifying.spawn(notify(client.clone(), url));
                 }
                 if let Some(path) = &notices.drain_file
                     && let Err(e) = tokio::fs::write(path, "draining\n").await
@@ -269,18 +316,39 @@ async fn tell(notices: &Notices, mut events: mpsc::UnboundedReceiver<Event>, met
                 }
             }
             Event::Ended(verdict) => {
-                metrics.drained(&verdict);
-                let line = format!("{}\n", report::line(&verdict));
-                if let Err(e) = leave_message(&notices.termination_log, line).await {
-                    debug!(path = %notices.termination_log.display(), "no termination message: {e}");
+                if let Some(traffic) = &traffic {
+                    traffic.answered();
                 }
+                metrics.drained(&verdict);
+                leave_message(&notices.termination_log, &verdict, 0).await;
+                last = Some(verdict);
             }
             Event::Serving => {
+                if let (Some(traffic), Some(verdict)) = (&traffic, last.take()) {
+                    sum(&notices.termination_log, &verdict, traffic).await;
+                    traffic.rest();
+                }
                 notifying.abort_all();
                 remove(notices.drain_file.as_deref()).await;
             }
         }
         while notifying.try_join_next().is_some() {}
+    }
+    if let (Some(traffic), Some(verdict)) = (&traffic, last) {
+        sum(&notices.termination_log, &verdict, traffic).await;
+    }
+}
+
+/// Says how many requests have been cut off since a drain, if any were.
+async fn sum(termination_log: &Path, verdict: &Verdict, traffic: &Traffic) {
+    let cut = traffic.sum().await.cut;
+    if cut > 0 {
+        warn!(
+            cut,
+            outcome = verdict.outcome.name(),
+            "requests were cut off: their connections ended without an answer after the hook was answered"
+        );
+        leave_message(termination_log, verdict, cut).await;
     }
 }
 
@@ -294,8 +362,16 @@ async fn remove(drain_file: Option<&Path>) {
     }
 }
 
+/// Leaves the verdict as the termination message, if it can be written.
+async fn leave_message(path: &Path, verdict: &Verdict, cut: u64) {
+    let line = format!("{}\n", report::line(verdict, cut));
+    if let Err(e) = write_message(path, line).await {
+        debug!(path = %path.display(), "no termination message: {e}");
+    }
+}
+
 /// Overwrites the message. The kubelet's own file is there or there is no kubelet, so it is never made.
-async fn leave_message(path: &Path, line: String) -> std::io::Result<()> {
+async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
     let (create, path) = (path != Path::new(TERMINATION_LOG), path.to_owned());
     let write = move || {
         let mut file = std::fs::File::options()
@@ -309,9 +385,9 @@ async fn leave_message(path: &Path, line: String) -> std::io::Result<()> {
 }
 
 /// Tells the app that a drain has begun.
-async fn notify(url: Url) {
+async fn notify(client: Client, url: Url) {
     for attempt in 1..=TRIES {
-        match fetch::status(Method::POST, &url, TRY_LIMIT).await {
+        match client.status(Method::POST, &url, TRY_LIMIT).await {
             Ok(status) if status.is_success() => {
                 info!(%url, "the app was told");
                 return;

@@ -6,7 +6,7 @@
 
 mod evidence;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ const ADDRESSES: usize = 8;
 /// What the app's ports are, and how long quiet is.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub ports: Vec<u16>,
+    pub ports: BTreeSet<u16>,
     pub quiet_period: Duration,
     pub max_quiet: Duration,
 }
@@ -68,6 +68,10 @@ pub struct Seen {
     pub arrivals: u64,
     /// Requests that were cut off after it.
     pub cut: u64,
+    /// Arrivals of all drains.
+    pub arrivals_total: u64,
+    /// Requests cut off after all drains.
+    pub cut_total: u64,
 }
 
 /// Asks the watcher, and watches what it sees.
@@ -224,15 +228,19 @@ impl Watcher {
 
     fn show(&self, watch: Option<&Watch>) {
         if let Some(watch) = watch {
-            self.seen.send_if_modified(|seen| {
-                let now = watch.evidence.seen();
-                std::mem::replace(seen, now) != now
+            let (arrivals, cut) = (watch.evidence.arrivals(), watch.evidence.cut());
+            self.seen.send_modify(|seen| {
+                seen.arrivals_total += arrivals.saturating_sub(seen.arrivals);
+                seen.cut_total += cut.saturating_sub(seen.cut);
+                (seen.arrivals, seen.cut) = (arrivals, cut);
             });
         }
     }
 
     /// Begins to watch: first the notices, then who is there already, so that nobody falls between the two.
     async fn begin(&mut self, began: Instant) -> Option<Watch> {
+        self.seen
+            .send_modify(|seen| (seen.arrivals, seen.cut) = (0, 0));
         let mut evidence = Evidence::new(began, self.settings.clone());
         let begin = async {
             let deaths = Deaths::listen()?;

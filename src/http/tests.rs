@@ -32,6 +32,9 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         readiness: Readiness::Now,
         meters: Arc::new([]),
         metrics: Metrics::new(25.0).unwrap(),
+        client: Client::default(),
+        traffic: None,
+        kubelet: Kubelet::default(),
         token: token.map(|text| Token::new(text).unwrap()),
         app_ready: None,
     })

@@ -257,8 +257,13 @@ impl Preset {
             Some(at) => address.split_at(at),
             None => (address, ""),
         };
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        let has_port = host
+            .rsplit(']')
+            .next()
+            .is_some_and(|rest| rest.contains(':'));
         let port = match (has_port, self.port) {
             (true, _) => String::new(),
             (false, Some(port)) => format!(":{port}"),
@@ -269,7 +274,11 @@ impl Preset {
                 ));
             }
         };
-        let path = if matches!(path, "" | "/") { self.path } else { path };
+        let path = if matches!(path, "" | "/") {
+            self.path
+        } else {
+            path
+        };
         let selector = self.fragment();
         Ok(format!("{}://{authority}{port}{path}{selector}", self.kind))
     }
@@ -332,7 +341,11 @@ mod tests {
             expand("puma", "127.0.0.1:9293/stats?token=T").unwrap(),
             "json+http://127.0.0.1:9293/stats?token=T#/busy_threads"
         );
-        assert!(expand("go-grpc", "127.0.0.1").unwrap_err().contains("go-grpc://127.0.0.1:PORT"));
+        assert!(
+            expand("go-grpc", "127.0.0.1")
+                .unwrap_err()
+                .contains("go-grpc://127.0.0.1:PORT")
+        );
         assert!(Preset::named("ollama").is_none());
     }
 }

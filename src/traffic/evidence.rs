@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Seen, Settings};
+use super::Settings;
 use crate::drain::Sight;
 use crate::inflight::sockets::{Connection, State};
 
@@ -186,12 +186,14 @@ impl Evidence {
         self.answered = true;
     }
 
-    /// What everybody may know.
-    pub fn seen(&self) -> Seen {
-        Seen {
-            arrivals: self.sight.arrivals,
-            cut: self.cut,
-        }
+    /// Connections that have arrived.
+    pub fn arrivals(&self) -> u64 {
+        self.sight.arrivals
+    }
+
+    /// Requests that have been cut off.
+    pub fn cut(&self) -> u64 {
+        self.cut
     }
 
     fn arrives(&mut self, port: u16, probe: bool, now: Instant) {
@@ -244,7 +246,7 @@ mod tests {
 
     fn evidence() -> Evidence {
         let settings = Settings {
-            ports: vec![8000],
+            ports: [8000].into(),
             quiet_period: 1000 * MS,
             max_quiet: 10_000 * MS,
         };
@@ -310,7 +312,7 @@ mod tests {
         for cookie in 1..=3 {
             evidence.died(&idle(cookie), false, now);
         }
-        assert_eq!(evidence.seen().arrivals, 2);
+        assert_eq!(evidence.arrivals(), 2);
     }
 
     #[test]
@@ -345,12 +347,12 @@ mod tests {
             let at = began + n * 500 * MS + (n % 3) * 130 * MS;
             evidence.died(&idle(u64::from(n)), true, at);
         }
-        assert_eq!(evidence.seen().arrivals, 0);
+        assert_eq!(evidence.arrivals(), 0);
         for n in 100..200 {
             let at = began + 30_000 * MS + (n - 100) * 100 * MS;
             evidence.died(&idle(u64::from(n)), true, at);
         }
-        let arrivals = evidence.seen().arrivals;
+        let arrivals = evidence.arrivals();
         assert!(
             (70..=80).contains(&arrivals),
             "{arrivals} of 100 within 10 s"
@@ -438,13 +440,13 @@ mod tests {
             ..of
         };
         evidence.died(&dead(waiting(1, 50)), false, now);
-        assert_eq!(evidence.seen().cut, 0, "the drain was still going on");
+        assert_eq!(evidence.cut(), 0, "the drain was still going on");
         evidence.answered();
         evidence.died(&dead(waiting(2, 50)), false, now);
         evidence.died(&dead(idle(3)), false, now);
         evidence.died(&dead(waiting(4, 50)), true, now);
         assert_eq!(
-            evidence.seen().cut,
+            evidence.cut(),
             1,
             "an idle one and a probe are nobody's loss"
         );
@@ -456,7 +458,7 @@ mod tests {
         evidence.dies(&waiting(6, 50), false, now);
         evidence.died(&dead(waiting(5, 50)), false, now);
         assert_eq!(
-            evidence.seen().cut,
+            evidence.cut(),
             2,
             "once, and only those that the app has left"
         );

@@ -8,10 +8,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{BufMut as _, BytesMut};
-use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
 
 use super::{Connection, Error, State};
 
@@ -49,7 +47,7 @@ pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Re
     let mut buffer = BytesMut::with_capacity(BUFFER);
     for family in [AF_INET, AF_INET6] {
         let request = request(family, ports);
-        let sent = socket.get_ref().send(&request, 0);
+        let sent = socket.socket_ref().send(&request, 0);
         sent.map_err(Error::Refused)?;
         loop {
             receive(&socket, &mut buffer).await.map_err(Error::Broken)?;
@@ -80,9 +78,8 @@ pub enum Died {
 }
 
 /// The kernel's notices of TCP connections that end, from when this is made.
-#[derive(Debug)]
 pub struct Deaths {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
     buffer: BytesMut,
 }
 
@@ -94,7 +91,7 @@ impl Deaths {
     pub fn listen() -> Result<Self, Error> {
         let socket = open(&DEATH_GROUPS)?;
         // A burst must wait somewhere. The kernel may grant less.
-        let _ = socket.get_ref().set_rx_buf_sz(4_i32 << 20);
+        let _ = socket.socket_ref().set_rx_buf_sz(4_i32 << 20);
         Ok(Self {
             socket,
             buffer: BytesMut::with_capacity(BUFFER),
@@ -117,7 +114,7 @@ impl Deaths {
     pub fn pending(&mut self, mut each: impl FnMut(Died)) -> Result<(), Error> {
         loop {
             self.buffer.clear();
-            match self.socket.get_ref().recv(&mut self.buffer, 0) {
+            match self.socket.socket_ref().recv(&mut self.buffer, 0) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 received => self.hand_out(received.map(drop), &mut each)?,
             }
@@ -142,23 +139,21 @@ impl Deaths {
     }
 }
 
-fn open(groups: &[u32]) -> Result<AsyncFd<Socket>, Error> {
+fn open(groups: &[u32]) -> Result<TokioSocket, Error> {
     let open = || {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
+        let mut socket = TokioSocket::new(NETLINK_SOCK_DIAG)?;
+        socket.socket_mut().bind_auto()?;
         for &group in groups {
-            socket.add_membership(group)?;
+            socket.socket_mut().add_membership(group)?;
         }
-        AsyncFd::with_interest(socket, Interest::READABLE)
+        Ok(socket)
     };
     open().map_err(Error::Refused)
 }
 
-async fn receive(socket: &AsyncFd<Socket>, buffer: &mut BytesMut) -> io::Result<()> {
+async fn receive(socket: &TokioSocket, buffer: &mut BytesMut) -> io::Result<()> {
     buffer.clear();
-    let read = |socket: &Socket| socket.recv(buffer, 0);
-    socket.async_io(Interest::READABLE, read).await.map(drop)
+    socket.recv(buffer).await
 }
 
 /// A request for all sockets of one family that are alive or listen on these ports.

@@ -1,0 +1,302 @@
+//! Where a request goes: over TCP, over TLS or to a Unix socket.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::os::unix::net::SocketAddr;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
+use percent_encoding::percent_decode_str;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub struct Url {
+    pub(super) place: Place,
+    pub(super) path: PathAndQuery,
+    /// What the `Host` header says.
+    pub(super) authority: HeaderValue,
+    pub(super) credentials: Option<HeaderValue>,
+}
+
+/// What a connection is made to.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Tcp(Host),
+    Tls(Host, ServerName<'static>),
+    Unix(PathBuf),
+}
+
+/// A host and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    pub name: String,
+    pub port: u16,
+}
+
+/// How a page is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Http,
+    Https,
+    Unix,
+}
+
+impl Transport {
+    /// The transport of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "http" => Some(Transport::Http),
+            "https" => Some(Transport::Https),
+            "unix" => Some(Transport::Unix),
+            _ => None,
+        }
+    }
+}
+
+impl Url {
+    /// Parses `http://[USER:PASSWORD@]HOST[:PORT][/PATH]`, the same with `https`, or `unix:///SOCKET[:/PATH]`.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const FORMS: &str =
+            "write http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:///SOCKET:/PATH";
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| format!("it has no scheme; {FORMS}"))?;
+        let transport = Transport::named(scheme)
+            .ok_or_else(|| format!("\"{scheme}\" is not a supported scheme; {FORMS}"))?;
+        Self::parse_rest(transport, rest)
+    }
+
+    /// Parses what follows the scheme's `://`.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write.
+    pub fn parse_rest(transport: Transport, rest: &str) -> Result<Self, String> {
+        match transport {
+            Transport::Http => Self::tcp(rest, 80),
+            Transport::Https => {
+                let mut url = Self::tcp(rest, 443)?;
+                if let Place::Tcp(host) = url.place {
+                    let name = ServerName::try_from(host.name.clone())
+                        .map_err(|e| format!("{:?} is no name of a host: {e}", host.name))?;
+                    url.place = Place::Tls(host, name);
+                }
+                Ok(url)
+            }
+            Transport::Unix => Self::unix(rest),
+        }
+    }
+
+    fn tcp(rest: &str, default_port: u16) -> Result<Self, String> {
+        let uri: Uri = format!("http://{rest}")
+            .parse()
+            .map_err(|e| format!("{e}; write HOST:PORT/PATH"))?;
+        let authority = uri
+            .authority()
+            .ok_or("it names no host; write HOST:PORT/PATH")?;
+        let (credentials, shown) = match authority.as_str().rsplit_once('@') {
+            Some((user, shown)) => {
+                let user: Vec<u8> = percent_decode_str(user).collect();
+                (
+                    Some(format!("Basic {}", BASE64_STANDARD.encode(user))),
+                    shown,
+                )
+            }
+            None => (None, authority.as_str()),
+        };
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
+        let mut credentials = credentials.as_deref().map(value).transpose()?;
+        if let Some(secret) = &mut credentials {
+            secret.set_sensitive(true);
+        }
+        let name = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let port = match shown
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.contains(']'))
+        {
+            None => default_port,
+            Some((_, port)) => (port.parse().ok().filter(|&port| port != 0))
+                .ok_or_else(|| format!("{port:?} is not a port; write a number from 1 to 65535"))?,
+        };
+        if name.is_empty() {
+            return Err("it names no host; write HOST:PORT/PATH".to_owned());
+        }
+        Ok(Self {
+            place: Place::Tcp(Host {
+                name: name.to_owned(),
+                port,
+            }),
+            path: uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+            authority: value(shown)?,
+            credentials,
+        })
+    }
+
+    fn unix(rest: &str) -> Result<Self, String> {
+        // The first colon ends the socket's path: an HTTP path may have more of them, a socket's hardly ever has one.
+        let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
+        if !socket.starts_with('/') {
+            return Err(format!(
+                "{socket:?} does not begin with /; write the socket's whole path, such as unix:///run/app.sock:/PATH"
+            ));
+        }
+        if !path.starts_with('/') {
+            return Err(format!(
+                "{path:?} does not begin with /; write the page's path after the socket's and a colon, such as \
+                 unix:///run/app.sock:/PATH"
+            ));
+        }
+        SocketAddr::from_pathname(socket).map_err(|e| {
+            format!("{socket:?} is no path of a socket: {e}; a socket's path has at most 107 bytes")
+        })?;
+        Ok(Self {
+            place: Place::Unix(socket.into()),
+            path: (path.parse()).map_err(|e| format!("{path:?} is no path of a page: {e}"))?,
+            authority: HeaderValue::from_static("localhost"),
+            credentials: None,
+        })
+    }
+}
+
+/// Without credentials.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Unix(socket) => write!(f, "{}:{}", socket.display(), self.path),
+            Place::Tcp(_) | Place::Tls(..) => {
+                let authority = String::from_utf8_lossy(self.authority.as_bytes());
+                write!(f, "{authority}{}", self.path)
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Whether it is this name of this machine, which asks no resolver.
+    pub fn is_localhost(&self) -> bool {
+        self.name.eq_ignore_ascii_case("localhost")
+    }
+
+    /// Whether nobody but this pod can answer there.
+    pub fn is_loopback(&self) -> bool {
+        self.is_localhost()
+            || (self.name.parse::<IpAddr>()).is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn host(url: &Url) -> (&str, u16) {
+        match &url.place {
+            Place::Tcp(host) | Place::Tls(host, _) => (&host.name, host.port),
+            Place::Unix(socket) => (socket.to_str().unwrap(), 0),
+        }
+    }
+
+    #[test]
+    fn urls_are_read_as_written() {
+        for (text, name, port, shown) in [
+            (
+                "http://127.0.0.1:8000/metrics?x=1",
+                "127.0.0.1",
+                8000,
+                "127.0.0.1:8000/metrics?x=1",
+            ),
+            ("http://[::1]:81", "::1", 81, "[::1]:81/"),
+            ("http://localhost/x", "localhost", 80, "localhost/x"),
+            ("http://me:secret@app:9/x", "app", 9, "app:9/x"),
+            ("https://app/x", "app", 443, "app/x"),
+            ("https://me:secret@[::1]:8443/", "::1", 8443, "[::1]:8443/"),
+            ("unix:///run/a.sock", "/run/a.sock", 0, "/run/a.sock:/"),
+            (
+                "unix:///run/a.sock:/x?y=a:b",
+                "/run/a.sock",
+                0,
+                "/run/a.sock:/x?y=a:b",
+            ),
+        ] {
+            let url = Url::parse(text).unwrap();
+            assert_eq!(
+                (host(&url), url.to_string().as_str()),
+                ((name, port), shown)
+            );
+        }
+        let url = Url::parse("http://Aladdin:open sesame@app/").is_err();
+        assert!(url, "a blank has no place in a URL");
+        let url = Url::parse("http://me:se%63ret@app/").unwrap();
+        assert_eq!(url.credentials.unwrap(), "Basic bWU6c2VjcmV0");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_a_remedy() {
+        let long = format!("unix:///{}.sock", "x".repeat(108));
+        for (text, part) in [
+            ("127.0.0.1:8000", "no scheme"),
+            ("https:", "no scheme"),
+            ("ftp://x/", "\"ftp\""),
+            ("http://", "HOST:PORT"),
+            ("http://:80/", "HOST:PORT"),
+            ("http://x:99999/", "not a port"),
+            ("http://x:0/", "not a port"),
+            ("http://x:/", "not a port"),
+            ("https://-x-/", "no name of a host"),
+            ("unix://run/app.sock", "does not begin with /"),
+            ("unix://", "does not begin with /"),
+            ("unix:///run/app.sock:", "after the socket's"),
+            ("unix:///run/app.sock:stats", "after the socket's"),
+            ("unix:///run/app.sock:/a b", "no path of a page"),
+            (&long, "at most 107 bytes"),
+        ] {
+            let refusal = Url::parse(text).unwrap_err();
+            assert!(refusal.contains(part), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_what_only_this_pod_can_be() {
+        for (name, expected) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("localhost", true),
+            ("LocalHost", true),
+            ("10.0.0.1", false),
+            ("0.0.0.0", false),
+            ("localhost.example", false),
+            ("127.0.0.1.example", false),
+        ] {
+            let host = Host {
+                name: name.to_owned(),
+                port: 1,
+            };
+            assert_eq!(host.is_loopback(), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_url_never_panics(
+            scheme in "(http|https|unix)",
+            rest in "[a-z0-9:/@\\[\\]%.?# -]{0,40}|\\PC{0,40}",
+        ) {
+            let _ = Url::parse(&format!("{scheme}://{rest}"));
+            let _ = Url::parse(&rest);
+        }
+    }
+}
