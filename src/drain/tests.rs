@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep, timeout};
 
+use super::reads::Read;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,6 +40,10 @@ struct Lab {
 
 impl Lab {
     fn with(policy: Policy, readings: &[Reading]) -> Self {
+        Self::watching(policy, readings, None)
+    }
+
+    fn watching(policy: Policy, readings: &[Reading], look: Option<Look>) -> Self {
         let readings = Arc::new(Mutex::new(
             readings.iter().copied().map(Some).collect::<Vec<_>>(),
         ));
@@ -59,7 +64,7 @@ impl Lab {
         let names = (0..readings.lock().unwrap().len())
             .map(|n| format!("s{n}"))
             .collect();
-        let (owner, handle, events) = new(policy.clone(), names, count, None);
+        let (owner, handle, events) = new(policy.clone(), names, count, look);
         Self {
             handle,
             events,
@@ -654,4 +659,360 @@ proptest! {
             }
         });
     }
+}
+
+/// A drain whose traffic a test makes up too.
+struct Road {
+    lab: Lab,
+    sight: Arc<Mutex<Option<Sight>>>,
+    /// What each look was told of when routes changed.
+    told: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Road {
+    fn with(policy: Policy, reading: Reading) -> Self {
+        let sight = Arc::new(Mutex::new(Some(Sight::default())));
+        let told = Arc::new(Mutex::new(None));
+        let (shown, heard) = (sight.clone(), told.clone());
+        let look: Look = Arc::new(move |_, settled| {
+            let (shown, heard) = (shown.clone(), heard.clone());
+            Box::pin(async move {
+                *heard.lock().unwrap() = settled;
+                let seen = *shown.lock().unwrap();
+                sleep(Duration::from_millis(1)).await;
+                seen.map(|sight| Sight {
+                    held: settled.and(sight.held),
+                    ..sight
+                })
+            })
+        });
+        Self {
+            lab: Lab::watching(policy, &[reading], Some(look)),
+            sight,
+            told,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sight)) {
+        let mut sight = self.sight.lock().unwrap();
+        change(sight.get_or_insert_default());
+    }
+
+    fn arrive(&self) {
+        self.change(|sight| {
+            sight.arrivals += 1;
+            sight.last_arrival = Some(Instant::now());
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_arrivals_one_quiet_read_after_min_wait_ends_a_drain() {
+    let road = Road::with(policy(), BUSY);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(7 * SECOND).await;
+    assert_eq!(road.lab.phase(), Phase::Draining);
+    road.lab.show(0, QUIET);
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::Drained);
+    assert!(about(verdict.took, 7.0), "no quiet period: {verdict:?}");
+    assert_eq!(verdict.arrivals, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_requests_arrive_a_quiet_app_is_not_drained() {
+    let road = Road::with(policy(), QUIET);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    for _ in 0..36 {
+        sleep(seconds(1.0 / 3.0)).await;
+        road.arrive();
+        assert_eq!(road.lab.phase(), Phase::Draining);
+    }
+    // 36 in 12 s: (5 + ln 36) · 12 / 36.
+    let verdict = verdict.await.unwrap();
+    assert_eq!(
+        (verdict.outcome, verdict.arrivals),
+        (Outcome::Drained, Some(36))
+    );
+    assert!(about(verdict.took, 12.0 + 8.58 / 3.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_silence_asked_for_has_bounds() {
+    let road = Road::with(policy(), QUIET);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(4 * SECOND).await;
+    road.arrive();
+    let verdict = verdict.await.unwrap();
+    assert!(about(verdict.took, 14.0), "at most max-quiet: {verdict:?}");
+
+    let road = Road::with(policy(), QUIET);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    for _ in 0..590 {
+        sleep(Duration::from_millis(10)).await;
+        road.arrive();
+    }
+    let verdict = verdict.await.unwrap();
+    assert!(
+        about(verdict.took, 6.9),
+        "at least the quiet period: {verdict:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn arrivals_without_end_last_until_the_deadline() {
+    let road = Road::with(policy(), QUIET);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    let arrive = async {
+        loop {
+            sleep(SECOND / 2).await;
+            road.arrive();
+        }
+    };
+    let verdict = tokio::select! {
+        verdict = verdict => verdict.unwrap(),
+        () = arrive => unreachable!(),
+    };
+    assert_eq!(verdict.outcome, Outcome::Deadline);
+    assert!(about(verdict.took, 25.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_arrival_means_that_routes_had_not_changed() {
+    let road = Road::with(policy(), BUSY);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(8 * SECOND).await;
+    assert!(road.told.lock().unwrap().is_some());
+    road.arrive();
+    sleep(SECOND / 2).await;
+    assert!(road.told.lock().unwrap().is_none());
+    road.lab.show(0, QUIET);
+    // One in 8 s: five times as long, but not more than max-quiet.
+    assert!(about(verdict.await.unwrap().took, 18.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_traffic_cannot_be_seen_quiet_has_to_last() {
+    let road = Road::with(policy(), BUSY);
+    *road.sight.lock().unwrap() = None;
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(7 * SECOND).await;
+    road.lab.show(0, QUIET);
+    let verdict = verdict.await.unwrap();
+    assert!(about(verdict.took, 8.0), "a quiet period: {verdict:?}");
+    assert_eq!(verdict.arrivals, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_the_app_has_not_counted_yet_is_waited_for() {
+    let road = Road::with(policy(), QUIET);
+    road.change(|sight| sight.unanswered = 1);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(7 * SECOND).await;
+    assert_eq!(road.lab.phase(), Phase::Draining);
+    road.change(|sight| sight.unanswered = 0);
+    assert!(about(verdict.await.unwrap().took, 7.0));
+
+    let road = Road::with(policy(), QUIET);
+    road.change(|sight| sight.unanswered = 1);
+    let verdict = road.lab.drain(Trigger::AppHook).await;
+    assert_eq!(verdict.outcome, Outcome::Drained);
+    assert!(
+        about(verdict.took, 10.0),
+        "but for max-quiet at most: {verdict:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_keep_their_connections_have_max_quiet_to_leave_a_moment_of_quiet() {
+    let road = Road::with(policy(), BUSY);
+    road.change(|sight| (sight.active, sight.held) = (3, Some(2)));
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(9 * SECOND).await;
+    road.change(|sight| sight.held = Some(0));
+    let verdict = verdict.await.unwrap();
+    assert_eq!(
+        (verdict.outcome, verdict.persistent),
+        (Outcome::Persistent, Some(3))
+    );
+    assert!(about(verdict.took, 19.0), "{verdict:?}");
+
+    let road = Road::with(policy(), BUSY);
+    road.change(|sight| (sight.active, sight.held) = (3, Some(0)));
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(9 * SECOND).await;
+    road.lab.show(0, QUIET);
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::Drained, "that moment came");
+    assert!(about(verdict.took, 9.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_share_a_connection_are_waited_for_until_the_deadline() {
+    let road = Road::with(policy(), BUSY);
+    // Three requests in flight and two connections: one carries several, and one of these may be an old one.
+    road.change(|sight| (sight.active, sight.held) = (2, Some(0)));
+    let verdict = road.lab.drain(Trigger::AppHook).await;
+    assert_eq!(verdict.outcome, Outcome::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_no_longer_listens_but_still_answers_is_not_gone() {
+    let road = Road::with(policy(), Reading::Gone);
+    road.change(|sight| sight.waiting = 1);
+    let verdict = road.lab.handle.drain(Trigger::SelfHook).await;
+    sleep(12 * SECOND).await;
+    assert_eq!(road.lab.phase(), Phase::Draining);
+    road.change(|sight| sight.waiting = 0);
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::AppGone);
+    assert!(about(verdict.took, 12.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_proceed_when_blind_takes_a_quiet_period_of_blindness() {
+    let proceed = Policy {
+        when_blind: WhenBlind::Proceed,
+        min_wait: Duration::ZERO,
+        ..policy()
+    };
+    let lab = Lab::with(proceed, &[Reading::Unknown]);
+    assert!(about(lab.drain(Trigger::AppHook).await.took, 1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_put_off_to_prove_what_it_can_as_early_as_it_can() {
+    let lab = Lab::with(
+        Policy {
+            poll_interval: seconds(0.7),
+            ..policy()
+        },
+        &[QUIET],
+    );
+    let verdict = lab.drain(Trigger::AppHook).await;
+    assert!(verdict.took < seconds(5.05), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_read_from_before_min_wait_was_over_ends_nothing() {
+    // The read begins before and ends after; what came in between is not in it.
+    let lab = Lab::new(BUSY);
+    let verdict = lab.handle.drain(Trigger::AppHook).await;
+    sleep(seconds(3.0)).await;
+    lab.show(0, QUIET);
+    sleep(seconds(1.9)).await;
+    lab.hang(0);
+    sleep(seconds(0.4)).await;
+    lab.show(0, QUIET);
+    sleep(Duration::from_millis(15)).await;
+    lab.show(0, BUSY);
+    sleep(seconds(2.0)).await;
+    assert_eq!(lab.phase(), Phase::Draining);
+    lab.show(0, QUIET);
+    assert!(about(verdict.await.unwrap().took, 8.3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joined_sigterm_needs_no_quiet_period_to_know_that_the_app_is_gone() {
+    let slow = Policy {
+        quiet_period: 5 * SECOND,
+        ..policy()
+    };
+    let lab = Lab::with(slow, &[BUSY]);
+    let verdict = lab.handle.drain(Trigger::AppHook).await;
+    sleep(SECOND).await;
+    let _pending = lab.handle.drain(Trigger::Signal).await;
+    lab.show(0, Reading::Gone);
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::AppGone);
+    assert!(about(verdict.took, 1.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_was_gone_is_back_once_every_source_listens() {
+    let lab = Lab::with(policy(), &[Reading::Gone, Reading::Gone]);
+    let verdict = lab.drain(Trigger::AppHook).await;
+    assert_eq!(verdict.outcome, Outcome::AppGone);
+    lab.show(0, BUSY);
+    sleep(SECOND).await;
+    assert_eq!(lab.phase(), Phase::Reopening, "the other one is still down");
+    lab.show(1, Reading::Unknown);
+    sleep(SECOND).await;
+    assert_eq!(lab.phase(), Phase::Serving);
+
+    // Both are back before they are read again.
+    let lab = Lab::with(policy(), &[Reading::Gone]);
+    let verdict = lab.handle.drain(Trigger::AppHook).await;
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::AppGone);
+    lab.show(0, QUIET);
+    sleep(SECOND).await;
+    assert_eq!(lab.phase(), Phase::Serving, "it was seen to be gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_by_hand_that_goes_on_needs_no_second_one() {
+    let lab = Lab::new(QUIET);
+    let first = lab.drain(Trigger::Manual).await;
+    lab.show(0, BUSY);
+    let again = timeout(Duration::from_millis(1), lab.drain(Trigger::Manual)).await;
+    assert!(Arc::ptr_eq(&first, &again.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_undone_drain_a_lone_hook_is_a_restart_again() {
+    for wait in [SECOND, 10 * SECOND] {
+        let lab = Lab::new(QUIET);
+        let _pending = lab.handle.drain(Trigger::Manual).await;
+        sleep(wait).await; // Undone while it runs, and once it is over.
+        lab.handle.undo().await.unwrap();
+        lab.drain(Trigger::AppHook).await;
+        assert_eq!(lab.phase(), Phase::Reopening);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_began_the_drain_is_not_undone_either() {
+    let lab = Lab::new(BUSY);
+    let _pending = lab.handle.drain(Trigger::AppHook).await;
+    assert_eq!(lab.handle.undo().await, Err(Refusal::Stopping));
+}
+
+#[test]
+fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
+    let now = Instant::now();
+    let read = |began: f64, ended: f64| Read {
+        source: 0,
+        began: now + seconds(began),
+        ended: now + seconds(ended),
+        seen: QUIET,
+    };
+    let mut track = Track::new(now);
+    track.take(&read(0.0, 1.0), 0.0);
+    track.take(&read(1.5, 3.0), 0.0);
+    assert_eq!(
+        track.settles_at(&policy(), now - 10 * SECOND),
+        Some(now + seconds(2.0))
+    );
+    let quiet = Policy {
+        min_wait: Duration::ZERO,
+        ..policy()
+    };
+    let mut facts = Facts {
+        began: now,
+        deadline: now + 25 * SECOND,
+        signalled: false,
+        sources: vec![track],
+        traffic: Traffic::Unwatched,
+    };
+    let later = now + 4 * SECOND;
+    assert_ne!(
+        decide(&quiet, &facts, later),
+        Decision::End(Outcome::Drained)
+    );
+    facts.sources[0].take(&read(3.5, 3.6), 0.0);
+    assert_eq!(
+        decide(&quiet, &facts, later),
+        Decision::End(Outcome::Drained)
+    );
 }
