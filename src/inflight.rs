@@ -6,6 +6,7 @@
 pub mod exposition;
 pub mod json;
 pub mod nginx;
+pub mod page;
 pub mod presets;
 pub mod promql;
 pub mod sockets;
@@ -16,29 +17,15 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{Method, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http::StatusCode;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::fetch::{self, Client, Exchange, Transport, Url};
+use crate::fetch::{self, Client};
 use crate::mistake::Mistakes;
-use exposition::Scanner;
-use json::Pointer;
+use page::Page;
 use presets::Preset;
-use promql::Query;
 use sockets::{Rule, Table};
-
-/// The text format first: every exporter has it, and it has fewer ways to be wrong.
-const ACCEPT_METRICS: &str =
-    "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1";
-
-const ACCEPT_JSON: &str = "application/json,*/*;q=0.1";
-
-const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
 
 /// Flags that say what to watch.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,16 +34,16 @@ const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
 pub struct Args {
     /// What to watch: KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
     ///
-    /// KIND is what the page is:{n}
-    /// - prometheus: metrics; the selector is a PromQL instant selector, such as
-    ///   http_requests_inprogress{handler!="/metrics"}, whose series are summed{n}
-    /// - json: a document; the selector is a JSON pointer to a number, or to an array or object whose members
-    ///   are counted, such as /workers/0/busy{n}
-    /// - text: one number, and no selector{n}
-    /// - nginx: its stub_status, and no selector
+    /// KIND prometheus is for metrics: the selector is a PromQL instant selector, such as
+    /// http_requests_inprogress{handler!="/metrics"}, and the series it matches are summed.
     ///
-    /// TRANSPORT is http, https or unix, as in json+unix:///run/app.sock:/stats#/busy. Over https, any certificate
-    /// will do on loopback; elsewhere it must be valid.
+    /// KIND json: the selector is a JSON pointer to a number, or to an array or object whose members are counted, such
+    /// as /workers/0/busy.
+    ///
+    /// KIND text is for a page that is one number, KIND nginx for that of nginx's stub_status; they take no selector.
+    ///
+    /// TRANSPORT is http, https or unix, the last as in json+unix:///run/app.sock:/stats#/busy. Over https any
+    /// certificate will do on loopback; elsewhere it must be valid.
     ///
     /// The selector is everything after the first #, as written.
     ///
@@ -129,22 +116,6 @@ enum Kind {
         table: Table,
         busy: bool,
     },
-}
-
-/// A page that the app serves.
-#[derive(Debug)]
-struct Page {
-    url: Url,
-    format: Format,
-}
-
-/// What is on a page, and what of it counts.
-#[derive(Debug)]
-enum Format {
-    Prometheus(Query),
-    Json(Pointer),
-    Text,
-    Nginx,
 }
 
 impl Source {
@@ -262,95 +233,6 @@ pub struct Means {
     pub max_quiet: Duration,
 }
 
-impl Page {
-    fn parse(scheme: &str, rest: &str, selector: Option<&str>) -> Result<Self, String> {
-        const KINDS: &str = "write prometheus, json, text or nginx";
-        let (kind, transport) = match scheme.split_once('+') {
-            Some((kind, transport)) => (kind, Some(transport)),
-            None => (scheme, None),
-        };
-        if Transport::named(kind).is_some() {
-            return Err(format!(
-                "\"{kind}\" says how to reach a page but not what is on it; {KINDS} and a plus before it, such as \
-                 prometheus+{kind}://"
-            ));
-        }
-        if !matches!(kind, "prometheus" | "json" | "text" | "nginx") {
-            return Err(format!("\"{kind}\" is not a kind of source; {KINDS}"));
-        }
-        let transports = || format!("write {kind}+http://, {kind}+https:// or {kind}+unix://");
-        let transport =
-            transport.ok_or_else(|| format!("it has no transport; {}", transports()))?;
-        let transport = Transport::named(transport)
-            .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
-        let url = Url::parse_rest(transport, rest)?;
-        let format = match (kind, selector) {
-            ("prometheus", Some(selector)) => Format::Prometheus(
-                Query::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
-            ),
-            ("prometheus", None) => {
-                return Err(
-                    "it has no selector; write the metric after a #, such as #http_requests_inprogress".to_owned(),
-                );
-            }
-            ("json", Some(selector)) => Format::Json(
-                Pointer::parse(selector).map_err(|wrong| format!("in the selector: {wrong}"))?,
-            ),
-            ("json", None) => {
-                return Err(
-                    "it has no selector; write a JSON pointer after a #, such as #/busy, or # alone to count the \
-                     members of the whole document"
-                        .to_owned(),
-                );
-            }
-            (kind, Some(_)) => {
-                return Err(format!(
-                    "{kind} takes no selector; leave out the # and what follows"
-                ));
-            }
-            ("nginx", None) => Format::Nginx,
-            (_, None) => Format::Text,
-        };
-        Ok(Self { url, format })
-    }
-
-    async fn read(&self, client: &Client) -> Result<f64, Error> {
-        match &self.format {
-            Format::Prometheus(query) => {
-                let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
-                let open_metrics =
-                    (exchange.answer.headers().get(CONTENT_TYPE)).is_some_and(|kind| {
-                        kind.as_bytes().starts_with(b"application/openmetrics-text")
-                    });
-                let mut evaluation = query.begin();
-                let mut scanner = Scanner::new(query.names(), open_metrics);
-                pieces(exchange, |piece| {
-                    scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
-                })
-                .await?;
-                scanner.finish()?;
-                evaluation.finish().ok_or(Error::Missing(
-                    "the page has no series that the selector matches",
-                ))
-            }
-            Format::Json(pointer) => {
-                let mut reader = pointer.begin();
-                let exchange = ask(client, &self.url, ACCEPT_JSON).await?;
-                pieces(exchange, |piece| reader.feed(&piece)).await?;
-                reader.finish()
-            }
-            Format::Text => {
-                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
-                text::parse(&whole(exchange, text::LONGEST).await?)
-            }
-            Format::Nginx => {
-                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
-                nginx::parse(&whole(exchange, nginx::LONGEST).await?)
-            }
-        }
-    }
-}
-
 /// As the user wrote it, credentials left out.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -367,55 +249,6 @@ fn without_credentials(text: &str) -> String {
         Some(format!("{scheme}://{host}{}", &rest[end..]))
     };
     shown().unwrap_or_else(|| text.to_owned())
-}
-
-/// Asks a page for its content, which must come as it is.
-async fn ask(client: &Client, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
-    let exchange = client.send(Method::GET, url, accept).await?;
-    let status = exchange.answer.status();
-    if !status.is_success() {
-        return Err(Error::Status(status));
-    }
-    match exchange.answer.headers().get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(
-            Error::Encoded(String::from_utf8_lossy(encoding.as_bytes()).into_owned()),
-        ),
-        _ => Ok(exchange),
-    }
-}
-
-/// Hands out a page's body piece by piece, until its end.
-async fn pieces<E>(
-    exchange: Exchange,
-    mut each: impl FnMut(Bytes) -> Result<(), E>,
-) -> Result<(), Error>
-where
-    Error: From<E>,
-{
-    let mut exchange = exchange;
-    let body: &mut Incoming = exchange.answer.body_mut();
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(fetch::Error::from)?.into_data() {
-            each(piece)?;
-        }
-    }
-    Ok(())
-}
-
-/// The whole body of a page that is never long.
-async fn whole(exchange: Exchange, longest: usize) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    pieces(exchange, |piece| {
-        if body.len() + piece.len() > longest {
-            return Err(Error::Malformed(format!(
-                "it is longer than {longest} bytes"
-            )));
-        }
-        body.extend_from_slice(&piece);
-        Ok(())
-    })
-    .await?;
-    Ok(body)
 }
 
 /// A number, if it can be a count.

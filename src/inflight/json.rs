@@ -4,8 +4,8 @@
 //! anything: what follows the value is read too, and a mistake in it is an error.
 //!
 //! A number counts as itself, `true` as 1 and `false` as 0, an array or object as its members. A string or `null` is no
-//! count, not even of nothing. A name on the pointer's way that stands twice in its object is an error, since parsers do
-//! not agree on which of the two is meant; members that are counted are counted as they stand.
+//! count, not even of nothing. A name on the pointer's way that stands twice in its object is an error, since parsers
+//! do not agree on which of the two is meant; members that are counted are counted as they stand.
 
 use json_event_parser::{JsonEvent, LowLevelJsonParser, LowLevelJsonParserResult};
 

@@ -7,8 +7,8 @@
 //! Reading: 6 Writing: 179 Waiting: 106
 //! ```
 //!
-//! A request is in flight while nginx reads its head or writes its answer, an upstream's work included. A connection that
-//! waits for a next request is idle. The request for the page itself is among those that are being answered.
+//! A request is in flight while nginx reads its head or writes its answer, an upstream's work included. A connection
+//! that waits for a next request is idle. The request for the page itself is among those that are being answered.
 
 use super::Error;
 

@@ -1,13 +1,19 @@
-"""A small shop, of the standard library alone: slow requests, a gauge of them, and sudden death on SIGTERM.
+"""A small shop, of the standard library alone: slow requests, a count of them, and sudden death on SIGTERM.
 
-/work?seconds=2 takes that long; /work?folder=F&name=N waits for a file, see gate.py; /metrics is the gauge.
+shop.py [PORT] [--unix PATH] [--tls PEM] listens on the port, and on a socket and on a further port where asked to.
+
+/work?seconds=2 takes that long; /work?folder=F&name=N waits for a file, see gate.py. The count is at /metrics as a gauge,
+at /stats as JSON and at /inflight as a bare number, whose end is the connection's with ?until=close. POST /drain is
+taken in.
 """
 
+import argparse
 import http.server
 import json
 import os
 import signal
-import sys
+import socketserver
+import ssl
 import threading
 import time
 import urllib.parse
@@ -26,6 +32,11 @@ class Shop(http.server.BaseHTTPRequestHandler):
         if url.path == "/metrics":
             page = f"# TYPE shop_customers gauge\nshop_customers {Shop.inside}\n"
             self.answer("text/plain; version=0.0.4", page)
+        elif url.path == "/stats":
+            stats = {"open": True, "counters": [{"name": "till", "customers": Shop.inside}], "inside": [0] * Shop.inside}
+            self.answer("application/json", json.dumps(stats))
+        elif url.path == "/inflight":
+            self.answer("text/plain", f"{Shop.inside}\n", query.get("until") == "close")
         elif url.path == "/work":
             with Shop.lock:
                 Shop.inside += 1
@@ -40,11 +51,20 @@ class Shop(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def answer(self, kind, text):
+    def do_POST(self):
+        if self.path == "/drain":
+            self.answer("text/plain", "")
+        else:
+            self.send_error(404)
+
+    def answer(self, kind, text, until_close=False):
         body = text.encode()
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if until_close:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -52,10 +72,34 @@ class Shop(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def tls(pem):
+    """A server on a free port. Like many, it closes connections without saying so in TLS."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    return server
+
+
 if __name__ == "__main__":
     # Nothing is said to the customers inside.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 0), Shop)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", nargs="?", type=int, default=0)
+    parser.add_argument("--unix")
+    parser.add_argument("--tls")
+    asked = parser.parse_args()
+    if asked.unix:
+        threading.Thread(target=Unix(asked.unix, Shop).serve_forever, daemon=True).start()
+    if asked.tls:
+        server = tls(asked.tls)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(f"listening on https://127.0.0.1:{server.server_port}", flush=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", asked.port), Shop)
     server.daemon_threads = True
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::support::*;
 
 /// Holds requests open, calls the hooks, lets the requests go one by one, and then stops the app as the kubelet does.
-fn drains(mut app: Process, base: &str, source: &str) {
+pub fn drains(mut app: Process, base: &str, source: &str) {
     let sidecar = Sidecar::start(&[source, "--min-wait=0s", "--quiet-period=200ms"]);
     sidecar.wait_for_sources();
     assert_eq!(sidecar.get("/readyz").status, 200);

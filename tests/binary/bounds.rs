@@ -1,4 +1,4 @@
-//! Metrics pages that do not work: each is named, none is taken for zero, and the bounds hold.
+//! Pages that do not work: each is named, none is taken for zero, and the bounds hold.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,7 +22,12 @@ fn page(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Clone + Send + 
             });
         }
     });
-    format!("prometheus+http://{address}/metrics#busy")
+    format!("http://{address}/page")
+}
+
+/// The source of a gauge on a metrics page.
+fn gauge(page: &str) -> String {
+    format!("prometheus+{page}#busy")
 }
 
 /// A page that answers these bytes.
@@ -39,22 +44,35 @@ fn body(kind: &str, body: &str) -> String {
     ))
 }
 
-/// Drains with a budget of two seconds, and checks how the source is named and that the deadline is what ends it.
-fn is_unknown(source: &str, result: &str) {
-    let flag = format!("--inflight={source}");
-    let sidecar = Sidecar::start(&[
-        &flag,
-        "--min-wait=0s",
-        "--quiet-period=0s",
-        "--grace-period=3s",
-        "--reserve=1s",
-        "--read-timeout=200ms",
-    ]);
+/// Drains with a budget of two seconds, and checks how a metrics page is named and that the deadline is what ends it.
+fn is_unknown(page: &str, result: &str) {
+    are_unknown(&[(gauge(page), result)]);
+}
+
+/// The same with several sources at once, each named in its own way.
+fn are_unknown(sources: &[(String, &str)]) {
+    let mut flags: Vec<String> = (sources.iter())
+        .map(|(source, _)| format!("--inflight={source}"))
+        .collect();
+    flags.extend(
+        [
+            "--min-wait=0s",
+            "--quiet-period=0s",
+            "--grace-period=3s",
+            "--reserve=1s",
+            "--read-timeout=200ms",
+        ]
+        .map(str::to_owned),
+    );
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let sidecar = Sidecar::start(&flags);
     let began = Instant::now();
     let hook = sidecar.hook("/prestop/app");
-    wait_for("a read", || {
-        (sidecar.status()["sources"][0]["result"] == result).then_some(())
-    });
+    for (n, (source, result)) in sources.iter().enumerate() {
+        wait_for(&format!("{source} to be {result}"), || {
+            (sidecar.status()["sources"][n]["result"] == *result).then_some(())
+        });
+    }
     let answer = hook.join().unwrap().expect("the hook's answer");
     let verdict = answer.json();
     assert_eq!(
@@ -69,7 +87,9 @@ fn is_unknown(source: &str, result: &str) {
     let took = verdict["tookSeconds"].as_f64().unwrap();
     assert!((2.0..12.0).contains(&took), "at the deadline: {took}");
     let page = sidecar.get("/metrics").body;
-    assert!(page.contains(&format!("result=\"{result}\"")), "{page}");
+    for (_, result) in sources {
+        assert!(page.contains(&format!("result=\"{result}\"")), "{page}");
+    }
     assert!(!page.contains("gracekeeper_inflight{"), "{page}");
     assert!(
         !sidecar.said("unreadable").is_empty() || !sidecar.said("not listening yet").is_empty()
@@ -137,10 +157,7 @@ fn a_port_that_refuses_from_the_start() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    is_unknown(
-        &format!("prometheus+http://{address}/metrics#busy"),
-        "refused",
-    );
+    is_unknown(&format!("http://{address}/metrics"), "refused");
 }
 
 #[test]
@@ -187,6 +204,131 @@ fn a_count_that_is_none() {
     }
 }
 
+/// A page of this text that ends with its connection.
+fn until_close(text: &str) -> String {
+    saying(format!("HTTP/1.1 200 OK\r\n\r\n{text}"))
+}
+
+#[test]
+fn json_that_has_no_count() {
+    let json = |text: &str| format!("json+{}#/busy", body("application/json", text));
+    are_unknown(&[
+        (json(r#"{"idle": 0}"#), "missing"),
+        (json(r#"[{"busy": 0}]"#), "missing"),
+        (json(r#"{"busy": null}"#), "no-count"),
+        (json(r#"{"busy": "0"}"#), "no-count"),
+        (json(r#"{"busy": -1}"#), "no-count"),
+        (json(r#"{"busy": 1e999}"#), "no-count"),
+    ]);
+}
+
+#[test]
+fn json_that_is_none() {
+    let json = |page: String| format!("json+{page}#/busy");
+    let kind = "application/json";
+    are_unknown(&[
+        (json(body(kind, r#"{"busy": 0}}"#)), "malformed"),
+        (json(body(kind, r#"{"busy": 0, "busy": 1}"#)), "malformed"),
+        (json(body("text/html", "<html>0</html>")), "malformed"),
+        (json(body(kind, "")), "truncated"),
+        (json(until_close(r#"{"busy": 0, "other"#)), "truncated"),
+        (
+            json(saying(
+                "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"busy\": 0}",
+            )),
+            "broken",
+        ),
+    ]);
+}
+
+#[test]
+fn json_without_end() {
+    let endless = |start: &'static str, more: &'static str| {
+        let page = page(move |stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            stream.write_all(start.as_bytes())?;
+            let more = more.repeat(1000);
+            loop {
+                stream.write_all(more.as_bytes())?;
+            }
+        });
+        format!("json+{page}#/busy")
+    };
+    are_unknown(&[
+        (
+            endless(r#"{"busy": 0, "more": [0"#, r#", {"a": [1]}"#),
+            "timeout",
+        ),
+        (endless(r#"{"busy": 0, "more": ""#, "more"), "malformed"),
+        (endless(r#"{"busy": 0, "more": "#, "["), "malformed"),
+    ]);
+}
+
+#[test]
+fn text_that_is_no_number() {
+    let text = |page: String| format!("text+{page}");
+    let kind = "text/plain";
+    are_unknown(&[
+        (text(body(kind, "")), "truncated"),
+        (text(body(kind, "none\n")), "malformed"),
+        (text(body(kind, "0 requests\n")), "malformed"),
+        (
+            text(body(kind, &format!("0{}", " ".repeat(64)))),
+            "malformed",
+        ),
+        (text(body(kind, "NaN\n")), "no-count"),
+        (text(body(kind, "-1\n")), "no-count"),
+    ]);
+}
+
+#[test]
+fn a_status_page_that_is_not_nginxs() {
+    let nginx = |page: String| format!("nginx+{page}");
+    let status = |last: &str| {
+        format!("Active connections: 1 \nserver accepts handled requests\n 1 1 1 \n{last}")
+    };
+    let whole = status("Reading: 0 Writing: 1 Waiting: 0 \n");
+    are_unknown(&[
+        (
+            nginx(body("text/html", "<html>Writing: 1</html>\n")),
+            "malformed",
+        ),
+        (
+            nginx(body(
+                "text/plain",
+                &status("Reading: 0 Writing: 0 Waiting: 1 \n"),
+            )),
+            "malformed",
+        ),
+        (nginx(body("text/plain", &whole.repeat(20))), "malformed"),
+        (
+            nginx(until_close(&status("Reading: 0 Writing: 1"))),
+            "truncated",
+        ),
+        (
+            nginx(saying("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")),
+            "status",
+        ),
+    ]);
+}
+
+#[test]
+fn what_speaks_no_tls() {
+    let over_tls = |page: String| format!("text+{}", page.replace("http://", "https://"));
+    let hangs = page(|_| {
+        thread::sleep(PATIENCE);
+        Ok(())
+    });
+    are_unknown(&[
+        (over_tls(body("text/plain", "0\n")), "tls"),
+        (over_tls(hangs), "timeout"),
+        (
+            "text+unix:///nowhere/app.sock:/inflight".to_owned(),
+            "refused",
+        ),
+    ]);
+}
+
 #[test]
 fn an_answer_with_an_endless_head() {
     is_unknown(
@@ -203,10 +345,8 @@ fn an_answer_with_an_endless_head() {
 
 #[test]
 fn blind_policies_end_a_drain_that_sees_nothing() {
-    let source = format!(
-        "--inflight={}",
-        saying("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
-    );
+    let page = saying("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n");
+    let source = format!("--inflight={}", gauge(&page));
     for (policy, least) in [("proceed", 0.0), ("window=1s", 1.0)] {
         let policy = format!("--when-blind={policy}");
         let sidecar = Sidecar::start(&[&source, &policy, "--min-wait=0s", "--quiet-period=100ms"]);

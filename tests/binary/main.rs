@@ -10,5 +10,6 @@
 mod apps;
 mod bounds;
 mod hostile;
+mod pages;
 mod process;
 mod support;

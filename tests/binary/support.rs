@@ -298,10 +298,16 @@ pub fn listening(line: &str) -> Option<String> {
 
 /// Our own shop, which dies at once on SIGTERM.
 pub fn shop(port: u16) -> (Process, String) {
+    shop_with(port, &[])
+}
+
+/// The shop, listening elsewhere too.
+pub fn shop_with(port: u16, flags: &[&str]) -> (Process, String) {
     let mut command = Command::new("python3");
     command
         .arg("shop.py")
         .arg(port.to_string())
+        .args(flags)
         .current_dir(folder("tests/apps"));
     let mut app = Process::start(&mut command);
     let base = app.line("the shop's address", listening);

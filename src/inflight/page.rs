@@ -1,0 +1,179 @@
+//! A page that the app serves: where it is, what is on it, and what of it is the count.
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::exposition::Scanner;
+use super::json::Pointer;
+use super::promql::Query;
+use super::{Error, nginx, text};
+use crate::fetch::{self, Client, Exchange, Transport, Url};
+
+/// The text format first: every exporter has it, and it has fewer ways to be wrong.
+const ACCEPT_METRICS: &str =
+    "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1";
+
+const ACCEPT_JSON: &str = "application/json,*/*;q=0.1";
+
+const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
+
+/// A page that the app serves.
+#[derive(Debug)]
+pub struct Page {
+    pub(super) url: Url,
+    format: Format,
+}
+
+/// What is on a page, and what of it is the count.
+#[derive(Debug)]
+enum Format {
+    Prometheus(Query),
+    Json(Pointer),
+    Text,
+    Nginx,
+}
+
+impl Page {
+    /// Parses the parts of a source's text: what is before its `://`, what follows that, and what follows a `#`.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write.
+    pub fn parse(scheme: &str, rest: &str, selector: Option<&str>) -> Result<Self, String> {
+        let (kind, transport) = match scheme.split_once('+') {
+            Some((kind, transport)) => (kind, Some(transport)),
+            None => (scheme, None),
+        };
+        let format = Format::parse(kind, selector)?;
+        let transports = || format!("write {kind}+http://, {kind}+https:// or {kind}+unix://");
+        let transport =
+            transport.ok_or_else(|| format!("it has no transport; {}", transports()))?;
+        let transport = Transport::named(transport)
+            .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
+        let url = Url::parse_rest(transport, rest)?;
+        Ok(Self { url, format })
+    }
+
+    /// Reads the count once, whatever number it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn read(&self, client: &Client) -> Result<f64, Error> {
+        match &self.format {
+            Format::Prometheus(query) => {
+                let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
+                let open_metrics =
+                    (exchange.answer.headers().get(CONTENT_TYPE)).is_some_and(|kind| {
+                        kind.as_bytes().starts_with(b"application/openmetrics-text")
+                    });
+                let mut evaluation = query.begin();
+                let mut scanner = Scanner::new(query.names(), open_metrics);
+                pieces(exchange, |piece| {
+                    scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
+                })
+                .await?;
+                scanner.finish()?;
+                evaluation.finish().ok_or(Error::Missing(
+                    "the page has no series that the selector matches",
+                ))
+            }
+            Format::Json(pointer) => {
+                let mut reader = pointer.begin();
+                let exchange = ask(client, &self.url, ACCEPT_JSON).await?;
+                pieces(exchange, |piece| reader.feed(&piece)).await?;
+                reader.finish()
+            }
+            Format::Text => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                text::parse(&whole(exchange, text::LONGEST).await?)
+            }
+            Format::Nginx => {
+                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
+                nginx::parse(&whole(exchange, nginx::LONGEST).await?)
+            }
+        }
+    }
+}
+
+impl Format {
+    fn parse(kind: &str, selector: Option<&str>) -> Result<Self, String> {
+        const KINDS: &str = "write prometheus, json, text or nginx";
+        let wrong = |wrong: String| format!("in the selector: {wrong}");
+        match (kind, selector) {
+            ("prometheus", Some(query)) => {
+                Query::parse(query).map(Format::Prometheus).map_err(wrong)
+            }
+            ("prometheus", None) => Err(
+                "it has no selector; write the metric after a #, such as #http_requests_inprogress"
+                    .to_owned(),
+            ),
+            ("json", Some(pointer)) => Pointer::parse(pointer).map(Format::Json).map_err(wrong),
+            ("json", None) => Err(
+                "it has no selector; write a JSON pointer after a #, such as #/busy, or # alone to count the members \
+                 of the whole document"
+                    .to_owned(),
+            ),
+            ("text" | "nginx", Some(_)) => Err(format!(
+                "{kind} takes no selector; leave out the # and what follows"
+            )),
+            ("text", None) => Ok(Format::Text),
+            ("nginx", None) => Ok(Format::Nginx),
+            _ if Transport::named(kind).is_some() => Err(format!(
+                "\"{kind}\" says how to reach a page but not what is on it; {KINDS} and a plus before it, such as \
+                 prometheus+{kind}://"
+            )),
+            _ => Err(format!("\"{kind}\" is not a kind of source; {KINDS}")),
+        }
+    }
+}
+
+/// Asks a page for its content, which must come as it is.
+async fn ask(client: &Client, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
+    let exchange = client.send(Method::GET, url, accept).await?;
+    let status = exchange.answer.status();
+    if !status.is_success() {
+        return Err(Error::Status(status));
+    }
+    match exchange.answer.headers().get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(
+            Error::Encoded(String::from_utf8_lossy(encoding.as_bytes()).into_owned()),
+        ),
+        _ => Ok(exchange),
+    }
+}
+
+/// Hands out a page's body piece by piece, until its end.
+async fn pieces<E>(
+    exchange: Exchange,
+    mut each: impl FnMut(Bytes) -> Result<(), E>,
+) -> Result<(), Error>
+where
+    Error: From<E>,
+{
+    let mut exchange = exchange;
+    let body: &mut Incoming = exchange.answer.body_mut();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(fetch::Error::from)?.into_data() {
+            each(piece)?;
+        }
+    }
+    Ok(())
+}
+
+/// The whole body of a page that is never long.
+async fn whole(exchange: Exchange, longest: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    pieces(exchange, |piece| {
+        if body.len() + piece.len() > longest {
+            return Err(Error::Malformed(format!(
+                "it is longer than {longest} bytes"
+            )));
+        }
+        body.extend_from_slice(&piece);
+        Ok(())
+    })
+    .await?;
+    Ok(body)
+}
