@@ -47,7 +47,9 @@ pub struct Args {
 /// What to watch, checked.
 #[derive(Debug)]
 pub struct Settings {
+    /// Each of them must be quiet.
     pub sources: Vec<Source>,
+    /// How long one read of one source may take.
     pub read_timeout: Duration,
 }
 
@@ -132,7 +134,7 @@ impl Source {
         })
         .await?;
         scanner.finish()?;
-        count(evaluation.finish().ok_or(Error::Missing)?)
+        count(evaluation.finish()?.ok_or(Error::Missing)?)
     }
 }
 
@@ -209,6 +211,8 @@ pub enum Error {
     Page(exposition::Error),
     /// The page has no series that the selector matches.
     Missing,
+    /// The page has such series, but they do not come to a value.
+    Expression(promql::Error),
     /// The value is negative, infinite or not a number.
     NoCount(f64),
 }
@@ -226,6 +230,8 @@ impl Error {
             Error::Page(exposition::Error::CutOff(_)) => "truncated",
             Error::Page(exposition::Error::Line { .. }) => "malformed",
             Error::Missing => "missing",
+            Error::Expression(promql::Error::Ambiguous(_)) => "ambiguous",
+            Error::Expression(promql::Error::TooMany) => "too-many-series",
             Error::NoCount(_) => "no-count",
         }
     }
@@ -239,6 +245,7 @@ impl fmt::Display for Error {
             Error::Encoded(how) => write!(f, "it sent {how:?} though it was asked for plain text"),
             Error::Page(e) => e.fmt(f),
             Error::Missing => write!(f, "the page has no series that the selector matches"),
+            Error::Expression(e) => e.fmt(f),
             Error::NoCount(value) => write!(f, "its value {value} is not a count"),
         }
     }
@@ -253,6 +260,12 @@ impl From<fetch::Error> for Error {
 impl From<exposition::Error> for Error {
     fn from(e: exposition::Error) -> Self {
         Error::Page(e)
+    }
+}
+
+impl From<promql::Error> for Error {
+    fn from(e: promql::Error) -> Self {
+        Error::Expression(e)
     }
 }
 

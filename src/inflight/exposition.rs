@@ -16,6 +16,9 @@ use memchr::{memchr, memrchr};
 /// wanted metric is an error.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// The last line of an OpenMetrics page. Its line end may be missing.
+const END: &[u8] = b"# EOF";
+
 /// One line of a wanted metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample<'a> {
@@ -23,14 +26,20 @@ pub struct Sample<'a> {
     pub name: &'a str,
     /// Label names and unescaped values, in the page's order.
     pub labels: &'a [(String, String)],
+    /// The value; a timestamp or an exemplar after it is left out.
     pub value: f64,
 }
 
 /// Why a page says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// A line of a wanted metric does not parse: the line, shortened, and what is wrong with it.
-    Line { line: String, wrong: &'static str },
+    /// A line of a wanted metric does not parse.
+    Line {
+        /// The line, shortened.
+        line: String,
+        /// What is wrong with it.
+        wrong: &'static str,
+    },
     /// The page ends before its end.
     CutOff(&'static str),
 }
@@ -49,20 +58,49 @@ impl fmt::Display for Error {
 pub enum Names {
     /// Those of one metric: its name is looked for at the speed of memory.
     One(Box<Finder<'static>>),
+    /// Those of several: each line's beginning is looked at, however many names there are.
+    Several(Vec<String>),
     /// Every line; the reader of the samples chooses.
     Any,
 }
 
 impl Names {
-    /// The lines of the metric `name`.
-    pub fn one(name: &str) -> Self {
-        Names::One(Box::new(Finder::new(name).into_owned()))
+    /// The lines of these metrics.
+    pub fn of(names: impl IntoIterator<Item = String>) -> Self {
+        let mut names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        names.sort_unstable();
+        names.dedup();
+        // On the page these three are escaped, so that the name is not found as it is.
+        if names.iter().any(|name| name.contains(['\\', '"', '\n'])) {
+            return Names::Any;
+        }
+        match names.as_slice() {
+            [name] => Names::One(Box::new(Finder::new(name).into_owned())),
+            _ => Names::Several(names),
+        }
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether samples of the metric `name` are asked for.
+    fn wants(&self, name: &[u8]) -> bool {
         match self {
-            Names::One(finder) => finder.needle() == name.as_bytes(),
+            Names::One(finder) => finder.needle() == name,
+            Names::Several(names) => names.iter().any(|wanted| wanted.as_bytes() == name),
             Names::Any => true,
+        }
+    }
+
+    /// Whether a line, or its beginning, can be a sample of a wanted metric.
+    fn begin(&self, line: &[u8]) -> bool {
+        let line = line.trim_ascii_start();
+        let named = |name: &[u8]| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
+        };
+        match (self, line.first()) {
+            // The name may stand, quoted, anywhere within the braces.
+            (Names::Any, _) | (_, Some(b'{')) => true,
+            (Names::One(finder), _) => named(finder.needle()),
+            (Names::Several(names), _) => names.iter().any(|name| named(name.as_bytes())),
         }
     }
 }
@@ -78,6 +116,7 @@ pub struct Scanner<'n> {
     skipping: bool,
     /// `# EOF` was read.
     ended: bool,
+    end: Finder<'static>,
     labels: Vec<(String, String)>,
 }
 
@@ -90,6 +129,7 @@ impl<'n> Scanner<'n> {
             pending: Vec::new(),
             skipping: false,
             ended: false,
+            end: Finder::new(END),
             labels: Vec::new(),
         }
     }
@@ -129,7 +169,9 @@ impl<'n> Scanner<'n> {
     /// # Errors
     /// When it ended too early.
     pub fn finish(self) -> Result<(), Error> {
-        if self.skipping || !self.pending.is_empty() {
+        if self.open_metrics && !self.ended && self.pending == END {
+            Ok(())
+        } else if self.skipping || !self.pending.is_empty() {
             Err(Error::CutOff("its last line has no line end"))
         } else if self.open_metrics && !self.ended {
             Err(Error::CutOff("OpenMetrics without its \"# EOF\""))
@@ -149,7 +191,7 @@ impl<'n> Scanner<'n> {
         if part.len() <= room {
             return Ok(());
         }
-        if wanted_start(self.names, &self.pending) {
+        if self.names.begin(&self.pending) {
             return Err(bad(&self.pending, "more than 64 KiB"));
         }
         self.pending.clear();
@@ -159,6 +201,9 @@ impl<'n> Scanner<'n> {
 
     /// Parses what is wanted in whole lines, the last line's end included.
     fn lines(&mut self, lines: &[u8], each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
+        if self.open_metrics {
+            self.see_end(lines)?;
+        }
         let names = self.names;
         match names {
             Names::One(finder) => {
@@ -177,14 +222,13 @@ impl<'n> Scanner<'n> {
                     }
                 }
             }
-            Names::Any => {
+            Names::Several(_) | Names::Any => {
                 for line in Lines(lines) {
-                    self.line(line, each)?;
+                    if names.begin(line) {
+                        self.line(line, each)?;
+                    }
                 }
             }
-        }
-        if self.open_metrics {
-            self.see_end(lines)?;
         }
         Ok(())
     }
@@ -194,26 +238,36 @@ impl<'n> Scanner<'n> {
         if self.ended {
             return Err(bad(lines, "something after \"# EOF\""));
         }
-        let last = lines.strip_suffix(b"\n").unwrap_or(lines);
-        let last = &last[memrchr(b'\n', last).map_or(0, |end| end + 1)..];
-        self.ended = last.strip_suffix(b"\r").unwrap_or(last) == b"# EOF";
+        for found in self.end.find_iter(lines) {
+            let (before, after) = (&lines[..found], &lines[found + END.len()..]);
+            let after = after.strip_prefix(b"\r").unwrap_or(after);
+            if (before.is_empty() || before.ends_with(b"\n")) && after.starts_with(b"\n") {
+                self.ended = true;
+                return match after {
+                    b"\n" => Ok(()),
+                    more => Err(bad(&more[1..], "something after \"# EOF\"")),
+                };
+            }
+        }
         Ok(())
     }
 
     /// Parses one line, without its end, if it is a sample of a wanted metric.
     fn line(&mut self, line: &[u8], each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
         let trimmed = line.trim_ascii();
-        if trimmed.is_empty() || trimmed.starts_with(b"#") {
-            return Ok(());
-        }
-        if !wanted_start(self.names, trimmed) {
+        if trimmed.is_empty() || trimmed.starts_with(b"#") || !self.names.begin(trimmed) {
             return Ok(());
         }
         let text = str::from_utf8(trimmed).map_err(|_| bad(line, "bytes that are not UTF-8"))?;
         let mut rest = Cursor { text };
         let name = sample(&mut rest, &mut self.labels).map_err(|wrong| bad(line, wrong))?;
-        let name = name.unwrap_or_default();
-        if !self.names.wants(&name) {
+        let name = match name {
+            Some(name) => name,
+            // Nobody can have asked for it, but whoever asks for every metric has asked for a good page.
+            None if matches!(self.names, Names::Any) => return Err(bad(line, "no metric's name")),
+            None => return Ok(()),
+        };
+        if !self.names.wants(name.as_bytes()) {
             return Ok(());
         }
         let value = value(&mut rest).map_err(|wrong| bad(line, wrong))?;
@@ -241,19 +295,6 @@ impl<'a> Iterator for Lines<'a> {
         self.0 = rest.get(1..).unwrap_or_default();
         Some(line)
     }
-}
-
-/// Whether a line, or its beginning, can be a sample of a wanted metric.
-fn wanted_start(names: &Names, line: &[u8]) -> bool {
-    let Names::One(finder) = names else {
-        return true;
-    };
-    let line = line.trim_ascii_start();
-    if line.starts_with(b"{") {
-        return true; // The name may stand, quoted, anywhere within the braces.
-    }
-    line.strip_prefix(finder.needle())
-        .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -379,6 +420,11 @@ fn sample(
     } else if name.is_none() {
         return Err("no metric's name");
     }
+    let mut seen: Vec<&str> = labels.iter().map(|(label, _)| label.as_str()).collect();
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("a label twice");
+    }
     Ok(name)
 }
 
@@ -410,6 +456,10 @@ mod tests {
 
     type Found = Vec<(String, Vec<(String, String)>, f64)>;
 
+    fn names<const N: usize>(names: [&str; N]) -> Names {
+        Names::of(names.map(str::to_owned))
+    }
+
     fn scan_in(pieces: &[&[u8]], names: &Names, open_metrics: bool) -> Result<Found, Error> {
         let mut found = Vec::new();
         let mut scanner = Scanner::new(names, open_metrics);
@@ -423,7 +473,7 @@ mod tests {
     }
 
     fn scan(page: &str, name: &str) -> Result<Found, Error> {
-        scan_in(&[page.as_bytes()], &Names::one(name), false)
+        scan_in(&[page.as_bytes()], &names([name]), false)
     }
 
     fn values(page: &str, name: &str) -> Vec<f64> {
@@ -473,8 +523,8 @@ mod tests {
     #[test]
     fn windows_line_ends_are_line_ends() {
         assert_eq!(values("m 1\r\nm{a=\"b\"} 2\r\n", "m"), [1.0, 2.0]);
-        let names = Names::one("m");
-        assert!(scan_in(&[b"m 1\r\n# EOF\r\n"], &names, true).is_ok());
+        let wanted = names(["m"]);
+        assert!(scan_in(&[b"m 1\r\n# EOF\r\n"], &wanted, true).is_ok());
     }
 
     #[test]
@@ -497,14 +547,33 @@ mod tests {
                 &page[..end]
             );
         }
-        let names = Names::one("m");
-        let open = "m 12\nz 1\n# EOF\n";
+        let wanted = names(["m"]);
+        let open = "m 12\nz 1\n# EOF";
         for end in 1..open.len() {
-            let cut = scan_in(&[&open.as_bytes()[..end]], &names, true);
+            let cut = scan_in(&[&open.as_bytes()[..end]], &wanted, true);
             assert!(matches!(cut, Err(Error::CutOff(_))), "{:?}", &open[..end]);
         }
-        assert!(scan_in(&[open.as_bytes()], &names, true).is_ok());
-        assert!(scan_in(&[open.as_bytes(), b"m 1\n"], &names, true).is_err());
+        // The last line end is optional in OpenMetrics.
+        assert!(scan_in(&[open.as_bytes()], &wanted, true).is_ok());
+        assert!(scan_in(&[open.as_bytes(), b"\n"], &wanted, true).is_ok());
+    }
+
+    #[test]
+    fn nothing_may_follow_the_end_of_an_open_metrics_page() {
+        let wanted = names(["m"]);
+        for more in ["m 1\n", "m 1\n# EOF\n", "# EOF\n", "\n", "x"] {
+            let whole = format!("m 1\n# EOF\n{more}");
+            assert!(
+                scan_in(&[whole.as_bytes()], &wanted, true).is_err(),
+                "{more:?}"
+            );
+            let pieces: [&[u8]; 2] = [b"m 1\n# EOF\n", more.as_bytes()];
+            assert!(scan_in(&pieces, &wanted, true).is_err(), "{more:?}");
+        }
+        assert_eq!(values("# EOF\nm 1\n", "m"), [1.0]); // Text 0.0.4: a comment.
+        let page: &[u8] =
+            b"m{a=\"# EOF\"} 1\n## EOF\n # EOF\n# EOF x\nm{a=\"\\n# EOF\"} 1\n# EOF\n";
+        assert_eq!(scan_in(&[page], &wanted, true).unwrap().len(), 2);
     }
 
     #[test]
@@ -523,6 +592,7 @@ mod tests {
             "m 1 2 3",
             "m{=\"b\"} 1",
             "m 1 x",
+            "m{a=\"1\",b=\"2\",a=\"3\"} 1",
         ] {
             assert!(
                 matches!(scan(&format!("{line}\n"), "m"), Err(Error::Line { .. })),
@@ -532,9 +602,25 @@ mod tests {
     }
 
     #[test]
+    fn of_several_names_each_line_counts_once() {
+        let page = "# TYPE a gauge\na 1\naa 2\nb{x=\"a\"} 3\n\tb 4\n{\"a\",x=\"b\"} 5\n{x=\"b\"} 6\nab 7\n";
+        let wanted = names(["b", "a", "b"]);
+        let found = scan_in(&[page.as_bytes()], &wanted, false).unwrap();
+        let found: Vec<(&str, f64)> = found.iter().map(|s| (s.0.as_str(), s.2)).collect();
+        assert_eq!(found, [("a", 1.0), ("b", 3.0), ("b", 4.0), ("a", 5.0)]);
+    }
+
+    #[test]
+    fn a_name_that_is_escaped_on_the_page_is_found() {
+        let wanted = names(["a\"b"]);
+        let found = scan_in(&[b"{\"a\\\"b\"} 5\n"], &wanted, false).unwrap();
+        assert_eq!(found[0].0, "a\"b");
+    }
+
+    #[test]
     fn a_line_without_end_costs_no_memory() {
-        let names = Names::one("m");
-        let mut scanner = Scanner::new(&names, false);
+        let wanted = names(["m"]);
+        let mut scanner = Scanner::new(&wanted, false);
         for _ in 0..1000 {
             scanner.feed(&[b'x'; 10_000], &mut |_| ()).unwrap();
             assert!(scanner.pending.capacity() <= 2 * LONGEST_LINE);
@@ -544,7 +630,7 @@ mod tests {
             .unwrap();
         scanner.finish().unwrap();
 
-        let mut scanner = Scanner::new(&names, false);
+        let mut scanner = Scanner::new(&wanted, false);
         let fed: Result<Vec<()>, Error> = (0..100)
             .map(|_| scanner.feed(b"m{aaaaaaaaa", &mut |_| ()))
             .collect();
@@ -555,8 +641,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), open in any::<bool>()) {
-            let _ = scan_in(&[&bytes], &Names::one("m"), open);
+            let _ = scan_in(&[&bytes], &names(["m"]), open);
             let _ = scan_in(&[&bytes], &Names::Any, open);
+            let _ = scan_in(&[&bytes], &names(["m", "n"]), open);
         }
 
         #[test]
@@ -567,8 +654,9 @@ mod tests {
         ) {
             let page = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + "# EOF\n";
             let pieces: Vec<&[u8]> = page.as_bytes().chunks(size).collect();
-            for names in [Names::one("m"), Names::Any] {
-                prop_assert_eq!(scan_in(&pieces, &names, open), scan_in(&[page.as_bytes()], &names, open));
+            let several = names(["m", "n"]);
+            for wanted in [names(["m"]), several, Names::Any] {
+                prop_assert_eq!(scan_in(&pieces, &wanted, open), scan_in(&[page.as_bytes()], &wanted, open));
             }
         }
 
@@ -580,6 +668,8 @@ mod tests {
             let every = scan_in(&[page.as_bytes()], &Names::Any, false);
             prop_assume!(every.is_ok());
             let every: Found = every.unwrap().into_iter().filter(|s| s.0 == "m").collect();
+            let several = names(["m", "x"]);
+            prop_assert_eq!(scan_in(&[page.as_bytes()], &several, false), Ok(every.clone()));
             prop_assert_eq!(scan(&page, "m"), Ok(every));
         }
     }
