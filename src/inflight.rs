@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -125,15 +125,20 @@ impl Source {
 
     async fn fetch(&self) -> Result<f64, Error> {
         let exchange = ask(&self.url, ACCEPT_METRICS).await?;
-        let open_metrics = (exchange.answer.headers().get(CONTENT_TYPE))
+        let headers = exchange.answer.headers();
+        let open_metrics = (headers.get(CONTENT_TYPE))
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/openmetrics-text"));
+        // Else the page ends where the connection does, and nobody knows whether the server meant it to.
+        let length_told = [CONTENT_LENGTH, TRANSFER_ENCODING]
+            .iter()
+            .any(|header| headers.contains_key(header));
         let mut evaluation = self.query.begin();
         let mut scanner = Scanner::new(self.query.names(), open_metrics);
         pieces(exchange, |piece| {
             scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
         })
         .await?;
-        scanner.finish()?;
+        scanner.finish(length_told, &mut |sample| evaluation.take(&sample))?;
         count(evaluation.finish()?.ok_or(Error::Missing)?)
     }
 }

@@ -3,8 +3,9 @@
 //! A page is thousands of lines of which a handful matter, so the scan looks for the wanted names alone and parses
 //! only the lines that begin with one of them. Nothing but the line under way is kept, whatever the page's size.
 //!
-//! A page has to be whole before it says anything: one whose last line has no line end was cut off, and so was an
-//! OpenMetrics page without its `# EOF`. The sum of half a page would look like less work than there is.
+//! A page has to be whole before it says anything: the sum of half of it would look like less work than there is. An
+//! OpenMetrics page ends with `# EOF`. In the text format the last line has a line end, but some servers (granian) leave
+//! it out; that is good enough where HTTP has told the length of the page and all of it came.
 
 use std::fmt;
 use std::str;
@@ -164,17 +165,23 @@ impl<'n> Scanner<'n> {
         }
     }
 
-    /// Says that the page has ended.
+    /// Says that the page has ended; `whole`, that nothing of it can be missing.
     ///
     /// # Errors
-    /// When it ended too early.
-    pub fn finish(self) -> Result<(), Error> {
-        if self.open_metrics && !self.ended && self.pending == END {
-            Ok(())
-        } else if self.skipping || !self.pending.is_empty() {
+    /// When it ended too early, or its last line does not parse.
+    pub fn finish(mut self, whole: bool, each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
+        let last = std::mem::take(&mut self.pending);
+        if self.open_metrics {
+            match (self.ended, last.as_slice()) {
+                (true, b"") if !self.skipping => Ok(()),
+                (true, more) => Err(bad(more, "something after \"# EOF\"")),
+                (false, END) => Ok(()),
+                (false, _) => Err(Error::CutOff("OpenMetrics without its \"# EOF\"")),
+            }
+        } else if whole {
+            self.line(&last, each)
+        } else if self.skipping || !last.is_empty() {
             Err(Error::CutOff("its last line has no line end"))
-        } else if self.open_metrics && !self.ended {
-            Err(Error::CutOff("OpenMetrics without its \"# EOF\""))
         } else {
             Ok(())
         }
@@ -332,7 +339,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A metric's or label's name.
+    /// A metric's name.
     fn name(&mut self) -> &'a str {
         let end = self
             .text
@@ -342,6 +349,15 @@ impl<'a> Cursor<'a> {
         let (name, rest) = self.text.split_at(end);
         self.text = rest;
         name
+    }
+
+    /// A label's name.
+    fn label(&mut self) -> Result<&'a str, &'static str> {
+        let name = self.name();
+        match name.contains(':') || name.starts_with(|first: char| first.is_ascii_digit()) {
+            true => Err("a label's name that is none"),
+            false => Ok(name),
+        }
     }
 
     /// What stands up to the next blank.
@@ -383,6 +399,9 @@ fn sample(
 ) -> Result<Option<String>, &'static str> {
     labels.clear();
     let bare = rest.name();
+    if bare.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err("a name that begins with a digit");
+    }
     let mut name = (!bare.is_empty()).then(|| bare.to_owned());
     rest.blanks();
     if rest.eat('{') {
@@ -394,12 +413,15 @@ fn sample(
             let (label, quoted) = if rest.eat('"') {
                 (rest.quoted()?, true)
             } else {
-                (rest.name().to_owned(), false)
+                (rest.label()?.to_owned(), false)
             };
             rest.blanks();
             if rest.eat('=') {
                 if label.is_empty() {
                     return Err("a label without a name");
+                }
+                if label == "__name__" {
+                    return Err("a second name");
                 }
                 rest.blanks();
                 if !rest.eat('"') {
@@ -468,7 +490,7 @@ mod tests {
                 found.push((s.name.to_owned(), s.labels.to_vec(), s.value))
             })?;
         }
-        scanner.finish()?;
+        scanner.finish(false, &mut |_| ())?;
         Ok(found)
     }
 
@@ -559,6 +581,26 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_is_known_to_be_whole_needs_no_last_line_end() {
+        let wanted = names(["m"]);
+        let read = |page: &str, open_metrics: bool| {
+            let mut sum = 0.0;
+            let mut scanner = Scanner::new(&wanted, open_metrics);
+            scanner.feed(page.as_bytes(), &mut |s| sum += s.value)?;
+            scanner.finish(true, &mut |s| sum += s.value)?;
+            Ok::<f64, Error>(sum)
+        };
+        assert_eq!(read("m{a=\"1\"} 12\nm{a=\"2\"} 34", false), Ok(46.0));
+        assert_eq!(read("m 12\nn{a=\"2", false), Ok(12.0));
+        assert_eq!(read("m 12\n", false), Ok(12.0));
+        assert!(matches!(
+            read("m 12\nm{a=\"2", false),
+            Err(Error::Line { .. })
+        ));
+        assert!(matches!(read("m 12\n", true), Err(Error::CutOff(_))));
+    }
+
+    #[test]
     fn nothing_may_follow_the_end_of_an_open_metrics_page() {
         let wanted = names(["m"]);
         for more in ["m 1\n", "m 1\n# EOF\n", "# EOF\n", "\n", "x"] {
@@ -593,6 +635,9 @@ mod tests {
             "m{=\"b\"} 1",
             "m 1 x",
             "m{a=\"1\",b=\"2\",a=\"3\"} 1",
+            "m{__name__=\"m\"} 1",
+            "m{1a=\"1\"} 1",
+            "m{a:b=\"1\"} 1",
         ] {
             assert!(
                 matches!(scan(&format!("{line}\n"), "m"), Err(Error::Line { .. })),
@@ -628,7 +673,7 @@ mod tests {
         scanner
             .feed(b"\nm 5\n", &mut |s| assert_eq!(s.value, 5.0))
             .unwrap();
-        scanner.finish().unwrap();
+        scanner.finish(false, &mut |_| ()).unwrap();
 
         let mut scanner = Scanner::new(&wanted, false);
         let fed: Result<Vec<()>, Error> = (0..100)

@@ -28,7 +28,7 @@ fn on(page: &str, query: &str) -> Result<Option<f64>, Error> {
     scanner
         .feed(page.as_bytes(), &mut |sample| evaluation.take(&sample))
         .unwrap();
-    scanner.finish().unwrap();
+    scanner.finish(false, &mut |_| ()).unwrap();
     evaluation.finish()
 }
 
