@@ -73,20 +73,25 @@ struct LogArgs {
 /// How to log.
 #[derive(Debug)]
 pub struct Log {
+    /// For machines.
     pub json: bool,
+    /// Which levels of what.
     pub targets: Targets,
 }
 
 /// What to do.
 #[derive(Debug)]
 pub enum Command {
+    /// The sidecar.
     Run(Box<serve::Settings>),
 }
 
 /// What was asked for, checked.
 #[derive(Debug)]
 pub struct Asked {
+    /// How to log.
     pub log: Log,
+    /// What to do.
     pub command: Command,
     /// What is no mistake but looks like one.
     pub warnings: Vec<String>,

@@ -64,9 +64,11 @@ pub struct Args {
 /// What to watch, checked.
 #[derive(Debug)]
 pub struct Settings {
+    /// Each of them must be quiet.
     pub sources: Vec<Source>,
     /// The ports on which traffic can be watched.
     pub ports: BTreeSet<u16>,
+    /// How long one read of one source may take.
     pub read_timeout: Duration,
 }
 
@@ -224,6 +226,7 @@ fn port(text: &str) -> Result<u16, String> {
 /// What reads need.
 #[derive(Debug, Clone)]
 pub struct Means {
+    /// Sends the requests.
     pub client: Client,
     /// How long one read may take.
     pub read_timeout: Duration,
@@ -277,6 +280,8 @@ pub enum Error {
     Missing(&'static str),
     /// What the selector names is negative, infinite or not a number.
     NoCount(String),
+    /// The page has such series, but they do not come to a value.
+    Expression(promql::Error),
     /// The kernel's table cannot be read.
     Sockets(sockets::Error),
 }
@@ -295,6 +300,8 @@ impl Error {
             Error::Malformed(_) => "malformed",
             Error::CutOff(_) => "truncated",
             Error::Missing(_) => "missing",
+            Error::Expression(promql::Error::Ambiguous(_)) => "ambiguous",
+            Error::Expression(promql::Error::TooMany) => "too-many-series",
             Error::NoCount(_) => "no-count",
             Error::Sockets(sockets::Error::Refused(_)) => "not-permitted",
             Error::Sockets(sockets::Error::Broken(_)) => "broken",
@@ -312,6 +319,7 @@ impl fmt::Display for Error {
             Error::CutOff(how) => write!(f, "the page is cut off: {how}"),
             Error::Missing(what) => f.write_str(what),
             Error::NoCount(value) => write!(f, "its value, {value}, is not a count"),
+            Error::Expression(e) => e.fmt(f),
             Error::Sockets(e @ sockets::Error::Refused(_)) => {
                 write!(
                     f,
@@ -341,6 +349,12 @@ impl From<exposition::Error> for Error {
             exposition::Error::CutOff(how) => Error::CutOff(how),
             exposition::Error::Line { .. } => Error::Malformed(e.to_string()),
         }
+    }
+}
+
+impl From<promql::Error> for Error {
+    fn from(e: promql::Error) -> Self {
+        Error::Expression(e)
     }
 }
 

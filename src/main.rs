@@ -1,22 +1,11 @@
 //! gracekeeper: a drain sidecar for Kubernetes pods.
 
-mod cli;
-mod drain;
-mod fetch;
-mod http;
-mod inflight;
-mod metrics;
-mod mistake;
-mod report;
-mod serve;
-mod signal;
-mod traffic;
-
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use cli::{Command, Log, Stop};
+use gracekeeper::cli::{self, Command, Log, Stop};
+use gracekeeper::serve;
 use tracing::{error, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;

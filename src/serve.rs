@@ -57,17 +57,24 @@ pub struct Args {
 /// Whom to tell, checked.
 #[derive(Debug)]
 pub struct Notices {
+    /// Each gets a `POST` when a drain starts.
     pub notify: Vec<Url>,
+    /// Is there while draining.
     pub drain_file: Option<PathBuf>,
+    /// Where the verdict goes.
     pub termination_log: PathBuf,
 }
 
 /// What the sidecar does.
 #[derive(Debug)]
 pub struct Settings {
+    /// What to watch.
     pub inflight: inflight::Settings,
+    /// When a drain is over.
     pub drain: Policy,
+    /// Where to listen, and who may ask.
     pub http: crate::http::Settings,
+    /// Whom to tell.
     pub notices: Notices,
 }
 

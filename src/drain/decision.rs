@@ -149,6 +149,21 @@ pub enum Decision {
 ///    a quiet drain for max-quiet at most, for it may also be a client that never says all of its request.
 /// 6. Where all that was in flight when routes changed has ended, and what is left are clients that keep their
 ///    connections, they have max-quiet to leave a moment of quiet.
+///
+/// Why so, in requests lost per pod and seconds taken, over some 2,800 simulated pods of 0.05 to 500 requests a second
+/// (see `simulation`; a request may itself take 25 s, and there are 55 s for all):
+///
+/// | clients | routes follow after | this rule | sleep 5 s | sleep 10 s | sleep 15 s | sleep 30 s |
+/// | --- | --- | --- | --- | --- | --- | --- |
+/// | new connections | 0 s | 0.00 in 10.3 s | 6.10 | 3.34 | 1.43 | 0.00 |
+/// | | 3 s | 0.00 in 12.6 s | 8.44 | 4.67 | 2.36 | 0.00 |
+/// | | 6 s | 0.05 in 15.6 s | 49.07 | 6.43 | 3.69 | 0.04 |
+/// | | 12 s | 0.24 in 20.1 s | 245.87 | 81.79 | 7.04 | 0.73 |
+/// | | 20 s | 0.56 in 26.2 s | 509.14 | 345.06 | 180.56 | 3.55 |
+/// | and ten that keep theirs, told to go | 3 s | 0.00 in 15.7 s | 9.12 | 5.21 | 2.73 | 0.00 |
+/// | | 12 s | 0.07 in 22.1 s | 246.64 | 82.38 | 7.42 | 0.73 |
+/// | and ten that keep theirs, not told | 3 s | 9.07 in 33.5 s | 17.34 | 13.77 | 11.58 | 9.29 |
+/// | | 12 s | 9.12 in 41.5 s | 254.82 | 90.92 | 16.19 | 10.00 |
 pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     if now >= facts.deadline {
         return Decision::End(Outcome::Deadline);

@@ -3,8 +3,9 @@
 //! A page is thousands of lines of which a handful matter, so the scan looks for the wanted names alone and parses
 //! only the lines that begin with one of them. Nothing but the line under way is kept, whatever the page's size.
 //!
-//! A page has to be whole before it says anything: one whose last line has no line end was cut off, and so was an
-//! OpenMetrics page without its `# EOF`. The sum of half a page would look like less work than there is.
+//! A page has to be whole before it says anything: the sum of half of it would look like less work than there is. An
+//! OpenMetrics page ends with `# EOF`. In the text format the last line has a line end, but some servers (granian) leave
+//! it out; that is good enough where HTTP has told the length of the page and all of it came.
 
 use std::fmt;
 use std::str;
@@ -16,6 +17,9 @@ use memchr::{memchr, memrchr};
 /// wanted metric is an error.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// The last line of an OpenMetrics page. Its line end may be missing.
+const END: &[u8] = b"# EOF";
+
 /// One line of a wanted metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample<'a> {
@@ -23,14 +27,20 @@ pub struct Sample<'a> {
     pub name: &'a str,
     /// Label names and unescaped values, in the page's order.
     pub labels: &'a [(String, String)],
+    /// The value; a timestamp or an exemplar after it is left out.
     pub value: f64,
 }
 
 /// Why a page says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// A line of a wanted metric does not parse: the line, shortened, and what is wrong with it.
-    Line { line: String, wrong: &'static str },
+    /// A line of a wanted metric does not parse.
+    Line {
+        /// The line, shortened.
+        line: String,
+        /// What is wrong with it.
+        wrong: &'static str,
+    },
     /// The page ends before its end.
     CutOff(&'static str),
 }
@@ -49,20 +59,49 @@ impl fmt::Display for Error {
 pub enum Names {
     /// Those of one metric: its name is looked for at the speed of memory.
     One(Box<Finder<'static>>),
+    /// Those of several: each line's beginning is looked at, however many names there are.
+    Several(Vec<String>),
     /// Every line; the reader of the samples chooses.
     Any,
 }
 
 impl Names {
-    /// The lines of the metric `name`.
-    pub fn one(name: &str) -> Self {
-        Names::One(Box::new(Finder::new(name).into_owned()))
+    /// The lines of these metrics.
+    pub fn of(names: impl IntoIterator<Item = String>) -> Self {
+        let mut names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        names.sort_unstable();
+        names.dedup();
+        // On the page these three are escaped, so that the name is not found as it is.
+        if names.iter().any(|name| name.contains(['\\', '"', '\n'])) {
+            return Names::Any;
+        }
+        match names.as_slice() {
+            [name] => Names::One(Box::new(Finder::new(name).into_owned())),
+            _ => Names::Several(names),
+        }
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether samples of the metric `name` are asked for.
+    fn wants(&self, name: &[u8]) -> bool {
         match self {
-            Names::One(finder) => finder.needle() == name.as_bytes(),
+            Names::One(finder) => finder.needle() == name,
+            Names::Several(names) => names.iter().any(|wanted| wanted.as_bytes() == name),
             Names::Any => true,
+        }
+    }
+
+    /// Whether a line, or its beginning, can be a sample of a wanted metric.
+    fn begin(&self, line: &[u8]) -> bool {
+        let line = line.trim_ascii_start();
+        let named = |name: &[u8]| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
+        };
+        match (self, line.first()) {
+            // The name may stand, quoted, anywhere within the braces.
+            (Names::Any, _) | (_, Some(b'{')) => true,
+            (Names::One(finder), _) => named(finder.needle()),
+            (Names::Several(names), _) => names.iter().any(|name| named(name.as_bytes())),
         }
     }
 }
@@ -78,6 +117,7 @@ pub struct Scanner<'n> {
     skipping: bool,
     /// `# EOF` was read.
     ended: bool,
+    end: Finder<'static>,
     labels: Vec<(String, String)>,
 }
 
@@ -90,6 +130,7 @@ impl<'n> Scanner<'n> {
             pending: Vec::new(),
             skipping: false,
             ended: false,
+            end: Finder::new(END),
             labels: Vec::new(),
         }
     }
@@ -124,15 +165,23 @@ impl<'n> Scanner<'n> {
         }
     }
 
-    /// Says that the page has ended.
+    /// Says that the page has ended; `whole`, that nothing of it can be missing.
     ///
     /// # Errors
-    /// When it ended too early.
-    pub fn finish(self) -> Result<(), Error> {
-        if self.skipping || !self.pending.is_empty() {
+    /// When it ended too early, or its last line does not parse.
+    pub fn finish(mut self, whole: bool, each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
+        let last = std::mem::take(&mut self.pending);
+        if self.open_metrics {
+            match (self.ended, last.as_slice()) {
+                (true, b"") if !self.skipping => Ok(()),
+                (true, more) => Err(bad(more, "something after \"# EOF\"")),
+                (false, END) => Ok(()),
+                (false, _) => Err(Error::CutOff("OpenMetrics without its \"# EOF\"")),
+            }
+        } else if whole {
+            self.line(&last, each)
+        } else if self.skipping || !last.is_empty() {
             Err(Error::CutOff("its last line has no line end"))
-        } else if self.open_metrics && !self.ended {
-            Err(Error::CutOff("OpenMetrics without its \"# EOF\""))
         } else {
             Ok(())
         }
@@ -149,7 +198,7 @@ impl<'n> Scanner<'n> {
         if part.len() <= room {
             return Ok(());
         }
-        if wanted_start(self.names, &self.pending) {
+        if self.names.begin(&self.pending) {
             return Err(bad(&self.pending, "more than 64 KiB"));
         }
         self.pending.clear();
@@ -159,6 +208,9 @@ impl<'n> Scanner<'n> {
 
     /// Parses what is wanted in whole lines, the last line's end included.
     fn lines(&mut self, lines: &[u8], each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
+        if self.open_metrics {
+            self.see_end(lines)?;
+        }
         let names = self.names;
         match names {
             Names::One(finder) => {
@@ -177,14 +229,13 @@ impl<'n> Scanner<'n> {
                     }
                 }
             }
-            Names::Any => {
+            Names::Several(_) | Names::Any => {
                 for line in Lines(lines) {
-                    self.line(line, each)?;
+                    if names.begin(line) {
+                        self.line(line, each)?;
+                    }
                 }
             }
-        }
-        if self.open_metrics {
-            self.see_end(lines)?;
         }
         Ok(())
     }
@@ -194,26 +245,36 @@ impl<'n> Scanner<'n> {
         if self.ended {
             return Err(bad(lines, "something after \"# EOF\""));
         }
-        let last = lines.strip_suffix(b"\n").unwrap_or(lines);
-        let last = &last[memrchr(b'\n', last).map_or(0, |end| end + 1)..];
-        self.ended = last.strip_suffix(b"\r").unwrap_or(last) == b"# EOF";
+        for found in self.end.find_iter(lines) {
+            let (before, after) = (&lines[..found], &lines[found + END.len()..]);
+            let after = after.strip_prefix(b"\r").unwrap_or(after);
+            if (before.is_empty() || before.ends_with(b"\n")) && after.starts_with(b"\n") {
+                self.ended = true;
+                return match after {
+                    b"\n" => Ok(()),
+                    more => Err(bad(&more[1..], "something after \"# EOF\"")),
+                };
+            }
+        }
         Ok(())
     }
 
     /// Parses one line, without its end, if it is a sample of a wanted metric.
     fn line(&mut self, line: &[u8], each: &mut dyn FnMut(Sample<'_>)) -> Result<(), Error> {
         let trimmed = line.trim_ascii();
-        if trimmed.is_empty() || trimmed.starts_with(b"#") {
-            return Ok(());
-        }
-        if !wanted_start(self.names, trimmed) {
+        if trimmed.is_empty() || trimmed.starts_with(b"#") || !self.names.begin(trimmed) {
             return Ok(());
         }
         let text = str::from_utf8(trimmed).map_err(|_| bad(line, "bytes that are not UTF-8"))?;
         let mut rest = Cursor { text };
         let name = sample(&mut rest, &mut self.labels).map_err(|wrong| bad(line, wrong))?;
-        let name = name.unwrap_or_default();
-        if !self.names.wants(&name) {
+        let name = match name {
+            Some(name) => name,
+            // Nobody can have asked for it, but whoever asks for every metric has asked for a good page.
+            None if matches!(self.names, Names::Any) => return Err(bad(line, "no metric's name")),
+            None => return Ok(()),
+        };
+        if !self.names.wants(name.as_bytes()) {
             return Ok(());
         }
         let value = value(&mut rest).map_err(|wrong| bad(line, wrong))?;
@@ -241,19 +302,6 @@ impl<'a> Iterator for Lines<'a> {
         self.0 = rest.get(1..).unwrap_or_default();
         Some(line)
     }
-}
-
-/// Whether a line, or its beginning, can be a sample of a wanted metric.
-fn wanted_start(names: &Names, line: &[u8]) -> bool {
-    let Names::One(finder) = names else {
-        return true;
-    };
-    let line = line.trim_ascii_start();
-    if line.starts_with(b"{") {
-        return true; // The name may stand, quoted, anywhere within the braces.
-    }
-    line.strip_prefix(finder.needle())
-        .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -291,7 +339,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A metric's or label's name.
+    /// A metric's name.
     fn name(&mut self) -> &'a str {
         let end = self
             .text
@@ -301,6 +349,15 @@ impl<'a> Cursor<'a> {
         let (name, rest) = self.text.split_at(end);
         self.text = rest;
         name
+    }
+
+    /// A label's name.
+    fn label(&mut self) -> Result<&'a str, &'static str> {
+        let name = self.name();
+        match name.contains(':') || name.starts_with(|first: char| first.is_ascii_digit()) {
+            true => Err("a label's name that is none"),
+            false => Ok(name),
+        }
     }
 
     /// What stands up to the next blank.
@@ -342,6 +399,9 @@ fn sample(
 ) -> Result<Option<String>, &'static str> {
     labels.clear();
     let bare = rest.name();
+    if bare.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err("a name that begins with a digit");
+    }
     let mut name = (!bare.is_empty()).then(|| bare.to_owned());
     rest.blanks();
     if rest.eat('{') {
@@ -353,12 +413,15 @@ fn sample(
             let (label, quoted) = if rest.eat('"') {
                 (rest.quoted()?, true)
             } else {
-                (rest.name().to_owned(), false)
+                (rest.label()?.to_owned(), false)
             };
             rest.blanks();
             if rest.eat('=') {
                 if label.is_empty() {
                     return Err("a label without a name");
+                }
+                if label == "__name__" {
+                    return Err("a second name");
                 }
                 rest.blanks();
                 if !rest.eat('"') {
@@ -378,6 +441,11 @@ fn sample(
         }
     } else if name.is_none() {
         return Err("no metric's name");
+    }
+    let mut seen: Vec<&str> = labels.iter().map(|(label, _)| label.as_str()).collect();
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("a label twice");
     }
     Ok(name)
 }
@@ -410,6 +478,10 @@ mod tests {
 
     type Found = Vec<(String, Vec<(String, String)>, f64)>;
 
+    fn names<const N: usize>(names: [&str; N]) -> Names {
+        Names::of(names.map(str::to_owned))
+    }
+
     fn scan_in(pieces: &[&[u8]], names: &Names, open_metrics: bool) -> Result<Found, Error> {
         let mut found = Vec::new();
         let mut scanner = Scanner::new(names, open_metrics);
@@ -418,12 +490,12 @@ mod tests {
                 found.push((s.name.to_owned(), s.labels.to_vec(), s.value))
             })?;
         }
-        scanner.finish()?;
+        scanner.finish(false, &mut |_| ())?;
         Ok(found)
     }
 
     fn scan(page: &str, name: &str) -> Result<Found, Error> {
-        scan_in(&[page.as_bytes()], &Names::one(name), false)
+        scan_in(&[page.as_bytes()], &names([name]), false)
     }
 
     fn values(page: &str, name: &str) -> Vec<f64> {
@@ -473,8 +545,8 @@ mod tests {
     #[test]
     fn windows_line_ends_are_line_ends() {
         assert_eq!(values("m 1\r\nm{a=\"b\"} 2\r\n", "m"), [1.0, 2.0]);
-        let names = Names::one("m");
-        assert!(scan_in(&[b"m 1\r\n# EOF\r\n"], &names, true).is_ok());
+        let wanted = names(["m"]);
+        assert!(scan_in(&[b"m 1\r\n# EOF\r\n"], &wanted, true).is_ok());
     }
 
     #[test]
@@ -497,14 +569,53 @@ mod tests {
                 &page[..end]
             );
         }
-        let names = Names::one("m");
-        let open = "m 12\nz 1\n# EOF\n";
+        let wanted = names(["m"]);
+        let open = "m 12\nz 1\n# EOF";
         for end in 1..open.len() {
-            let cut = scan_in(&[&open.as_bytes()[..end]], &names, true);
+            let cut = scan_in(&[&open.as_bytes()[..end]], &wanted, true);
             assert!(matches!(cut, Err(Error::CutOff(_))), "{:?}", &open[..end]);
         }
-        assert!(scan_in(&[open.as_bytes()], &names, true).is_ok());
-        assert!(scan_in(&[open.as_bytes(), b"m 1\n"], &names, true).is_err());
+        // The last line end is optional in OpenMetrics.
+        assert!(scan_in(&[open.as_bytes()], &wanted, true).is_ok());
+        assert!(scan_in(&[open.as_bytes(), b"\n"], &wanted, true).is_ok());
+    }
+
+    #[test]
+    fn a_page_that_is_known_to_be_whole_needs_no_last_line_end() {
+        let wanted = names(["m"]);
+        let read = |page: &str, open_metrics: bool| {
+            let mut sum = 0.0;
+            let mut scanner = Scanner::new(&wanted, open_metrics);
+            scanner.feed(page.as_bytes(), &mut |s| sum += s.value)?;
+            scanner.finish(true, &mut |s| sum += s.value)?;
+            Ok::<f64, Error>(sum)
+        };
+        assert_eq!(read("m{a=\"1\"} 12\nm{a=\"2\"} 34", false), Ok(46.0));
+        assert_eq!(read("m 12\nn{a=\"2", false), Ok(12.0));
+        assert_eq!(read("m 12\n", false), Ok(12.0));
+        assert!(matches!(
+            read("m 12\nm{a=\"2", false),
+            Err(Error::Line { .. })
+        ));
+        assert!(matches!(read("m 12\n", true), Err(Error::CutOff(_))));
+    }
+
+    #[test]
+    fn nothing_may_follow_the_end_of_an_open_metrics_page() {
+        let wanted = names(["m"]);
+        for more in ["m 1\n", "m 1\n# EOF\n", "# EOF\n", "\n", "x"] {
+            let whole = format!("m 1\n# EOF\n{more}");
+            assert!(
+                scan_in(&[whole.as_bytes()], &wanted, true).is_err(),
+                "{more:?}"
+            );
+            let pieces: [&[u8]; 2] = [b"m 1\n# EOF\n", more.as_bytes()];
+            assert!(scan_in(&pieces, &wanted, true).is_err(), "{more:?}");
+        }
+        assert_eq!(values("# EOF\nm 1\n", "m"), [1.0]); // Text 0.0.4: a comment.
+        let page: &[u8] =
+            b"m{a=\"# EOF\"} 1\n## EOF\n # EOF\n# EOF x\nm{a=\"\\n# EOF\"} 1\n# EOF\n";
+        assert_eq!(scan_in(&[page], &wanted, true).unwrap().len(), 2);
     }
 
     #[test]
@@ -523,6 +634,10 @@ mod tests {
             "m 1 2 3",
             "m{=\"b\"} 1",
             "m 1 x",
+            "m{a=\"1\",b=\"2\",a=\"3\"} 1",
+            "m{__name__=\"m\"} 1",
+            "m{1a=\"1\"} 1",
+            "m{a:b=\"1\"} 1",
         ] {
             assert!(
                 matches!(scan(&format!("{line}\n"), "m"), Err(Error::Line { .. })),
@@ -532,9 +647,25 @@ mod tests {
     }
 
     #[test]
+    fn of_several_names_each_line_counts_once() {
+        let page = "# TYPE a gauge\na 1\naa 2\nb{x=\"a\"} 3\n\tb 4\n{\"a\",x=\"b\"} 5\n{x=\"b\"} 6\nab 7\n";
+        let wanted = names(["b", "a", "b"]);
+        let found = scan_in(&[page.as_bytes()], &wanted, false).unwrap();
+        let found: Vec<(&str, f64)> = found.iter().map(|s| (s.0.as_str(), s.2)).collect();
+        assert_eq!(found, [("a", 1.0), ("b", 3.0), ("b", 4.0), ("a", 5.0)]);
+    }
+
+    #[test]
+    fn a_name_that_is_escaped_on_the_page_is_found() {
+        let wanted = names(["a\"b"]);
+        let found = scan_in(&[b"{\"a\\\"b\"} 5\n"], &wanted, false).unwrap();
+        assert_eq!(found[0].0, "a\"b");
+    }
+
+    #[test]
     fn a_line_without_end_costs_no_memory() {
-        let names = Names::one("m");
-        let mut scanner = Scanner::new(&names, false);
+        let wanted = names(["m"]);
+        let mut scanner = Scanner::new(&wanted, false);
         for _ in 0..1000 {
             scanner.feed(&[b'x'; 10_000], &mut |_| ()).unwrap();
             assert!(scanner.pending.capacity() <= 2 * LONGEST_LINE);
@@ -542,9 +673,9 @@ mod tests {
         scanner
             .feed(b"\nm 5\n", &mut |s| assert_eq!(s.value, 5.0))
             .unwrap();
-        scanner.finish().unwrap();
+        scanner.finish(false, &mut |_| ()).unwrap();
 
-        let mut scanner = Scanner::new(&names, false);
+        let mut scanner = Scanner::new(&wanted, false);
         let fed: Result<Vec<()>, Error> = (0..100)
             .map(|_| scanner.feed(b"m{aaaaaaaaa", &mut |_| ()))
             .collect();
@@ -555,8 +686,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), open in any::<bool>()) {
-            let _ = scan_in(&[&bytes], &Names::one("m"), open);
+            let _ = scan_in(&[&bytes], &names(["m"]), open);
             let _ = scan_in(&[&bytes], &Names::Any, open);
+            let _ = scan_in(&[&bytes], &names(["m", "n"]), open);
         }
 
         #[test]
@@ -567,8 +699,9 @@ mod tests {
         ) {
             let page = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + "# EOF\n";
             let pieces: Vec<&[u8]> = page.as_bytes().chunks(size).collect();
-            for names in [Names::one("m"), Names::Any] {
-                prop_assert_eq!(scan_in(&pieces, &names, open), scan_in(&[page.as_bytes()], &names, open));
+            let several = names(["m", "n"]);
+            for wanted in [names(["m"]), several, Names::Any] {
+                prop_assert_eq!(scan_in(&pieces, &wanted, open), scan_in(&[page.as_bytes()], &wanted, open));
             }
         }
 
@@ -580,6 +713,8 @@ mod tests {
             let every = scan_in(&[page.as_bytes()], &Names::Any, false);
             prop_assume!(every.is_ok());
             let every: Found = every.unwrap().into_iter().filter(|s| s.0 == "m").collect();
+            let several = names(["m", "x"]);
+            prop_assert_eq!(scan_in(&[page.as_bytes()], &several, false), Ok(every.clone()));
             prop_assert_eq!(scan(&page, "m"), Ok(every));
         }
     }

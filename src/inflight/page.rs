@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
@@ -64,18 +64,22 @@ impl Page {
         match &self.format {
             Format::Prometheus(query) => {
                 let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
-                let open_metrics =
-                    (exchange.answer.headers().get(CONTENT_TYPE)).is_some_and(|kind| {
-                        kind.as_bytes().starts_with(b"application/openmetrics-text")
-                    });
+                let headers = exchange.answer.headers();
+                let open_metrics = (headers.get(CONTENT_TYPE)).is_some_and(|kind| {
+                    kind.as_bytes().starts_with(b"application/openmetrics-text")
+                });
+                // Else the page ends where the connection does, and nobody knows whether the server meant it to.
+                let length_told = [CONTENT_LENGTH, TRANSFER_ENCODING]
+                    .iter()
+                    .any(|header| headers.contains_key(header));
                 let mut evaluation = query.begin();
                 let mut scanner = Scanner::new(query.names(), open_metrics);
                 pieces(exchange, |piece| {
                     scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
                 })
                 .await?;
-                scanner.finish()?;
-                evaluation.finish().ok_or(Error::Missing(
+                scanner.finish(length_told, &mut |sample| evaluation.take(&sample))?;
+                evaluation.finish()?.ok_or(Error::Missing(
                     "the page has no series that the selector matches",
                 ))
             }

@@ -17,6 +17,7 @@ pub use netlink::{Deaths, Died};
 /// A connection's state, as the kernel numbers them (`include/net/tcp_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Open at both ends.
     Established,
     /// The app has closed, and not all it wrote is acknowledged.
     FinWait1,
@@ -26,7 +27,9 @@ pub enum State {
     CloseWait,
     /// Both have closed, and the app's part is not acknowledged.
     LastAck,
+    /// Both have closed at the same moment, and the app's part is not acknowledged.
     Closing,
+    /// Takes connections.
     Listen,
     /// Being made, dying or dead.
     Other,
@@ -88,15 +91,21 @@ pub struct Connection {
     pub port: u16,
     /// The other end. An IPv4 address is one also where the app's socket is an IPv6 one.
     pub peer: SocketAddr,
+    /// Who has closed it.
     pub state: State,
     /// Bytes that came and were not read by the app.
     pub unread: u32,
     /// Bytes the app wrote that were not acknowledged.
     pub unacknowledged: u32,
+    /// Bytes that came; the end of the client's half counts as one.
     pub received: u64,
+    /// Bytes of the app's that were acknowledged; the end of its half counts as one.
     pub acknowledged: u64,
+    /// How long ago bytes came.
     pub last_received: u32,
+    /// How long ago the app sent bytes.
     pub last_sent: u32,
+    /// How long ago the client acknowledged something.
     pub last_acknowledgement: u32,
 }
 
@@ -173,7 +182,9 @@ pub enum Rule {
     Open,
     /// Those in the middle of a request.
     Busy {
+        /// See [`Connection::is_busy`].
         quiet_period: Duration,
+        /// See [`Connection::waits`].
         max_quiet: Duration,
     },
 }

@@ -139,23 +139,25 @@ impl Pattern {
                 (arrived, last) = (came, Some(now));
             }
             let gone = ends.partition_point(|&to| to <= t);
-            let on_kept = |t: f64| {
-                let busy = |client: &&Vec<Request>| client.iter().any(|r| r.from <= t && t < r.to);
-                self.kept.iter().filter(busy).count()
+            // The last request of each client that keeps its connection, as of now.
+            let kept = || {
+                (self.kept.iter()).filter_map(|client| {
+                    let came = client.partition_point(|r| r.from <= t);
+                    Some(client[came.checked_sub(1)?])
+                })
             };
-            let held = facts.settled().map(|settled| {
-                let settled = (settled - began).as_secs_f64();
-                let open = |r: &&Request| r.from <= settled && t < r.to;
-                let kept = self.kept.iter().flatten();
-                (self.new[..came].iter().chain(kept)).filter(open).count() as u64
-            });
-            let lately = |client: &&Vec<Request>| {
-                client
-                    .iter()
-                    .any(|r| r.from <= t && t - policy.quiet_period.as_secs_f64() < r.to)
-            };
-            let inflight = came - gone + on_kept(t);
-            let active = came - gone + self.kept.iter().filter(lately).count();
+            match (facts.settled(), &held) {
+                (None, _) => held = None,
+                (Some(_), None) => {
+                    let open = self.new[..came].iter().copied().chain(kept());
+                    held = Some(open.filter(|r| t < r.to).collect());
+                }
+                (Some(_), Some(_)) => {}
+            }
+            let lately = t - policy.quiet_period.as_secs_f64();
+            let inflight = came - gone + kept().filter(|r| t < r.to).count();
+            let active = came - gone + kept().filter(|r| lately < r.to).count();
+            let held = (held.as_ref()).map(|held| held.iter().filter(|r| t < r.to).count() as u64);
             let sight = Sight {
                 arrivals: (arrived - before) as u64,
                 last_arrival: last,

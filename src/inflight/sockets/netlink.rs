@@ -72,6 +72,7 @@ pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Re
 /// The end of a TCP connection, on any port.
 #[derive(Debug)]
 pub enum Died {
+    /// This one, as it was at its end.
     Connection(Connection),
     /// There were more at once than the kernel kept for us.
     TooMany,

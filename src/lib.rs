@@ -1,0 +1,17 @@
+//! gracekeeper: a drain sidecar for Kubernetes pods.
+//!
+//! The program is `main.rs`. This library is for it, for the tests and for nobody else; what they do not need is
+//! private, so that the compiler finds what nobody needs.
+
+pub mod cli;
+pub mod inflight;
+pub mod serve;
+
+mod drain;
+mod fetch;
+mod http;
+mod metrics;
+mod mistake;
+mod report;
+mod signal;
+mod traffic;
