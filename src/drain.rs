@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::mistake::{self, Mistakes};
 use decision::{Decision, Facts, Track, Traffic, decide};
 use reads::Reads;
+pub use reads::pause;
 
 /// The shortest time between two lines about a drain that goes on.
 const PROGRESS: Duration = Duration::from_secs(5);

@@ -146,6 +146,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                 ports,
                 quiet_period: settings.drain.quiet_period,
                 max_quiet: settings.drain.max_quiet,
+                poll_interval: settings.drain.poll_interval,
+                grace_period: settings.drain.grace_period,
             };
             let client = client.clone();
             let ours = Arc::new(move |peer| client.ours().is_ours(peer));

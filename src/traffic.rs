@@ -2,7 +2,9 @@
 //! and, once the hook has been answered, requests that were cut off.
 //!
 //! One task, the [`Watcher`], holds all of it. It sleeps until a drain begins; then the kernel's notices of connections
-//! that end tell it of each that came and went between two looks at the table, so nothing is missed.
+//! that end tell it of each that came and went between two looks at the table, so nothing is missed. It goes on looking
+//! once the hook has been answered, until the app must be gone: what a connection was like shortly before it ended tells
+//! better than its end whether somebody waited.
 
 mod evidence;
 
@@ -13,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use crate::drain::Sight;
+use crate::drain::{Sight, pause};
 use crate::inflight::sockets::{Deaths, Died, Error, Table};
 use evidence::Evidence;
 
@@ -32,6 +34,10 @@ pub struct Settings {
     pub ports: BTreeSet<u16>,
     pub quiet_period: Duration,
     pub max_quiet: Duration,
+    /// The least time between two looks.
+    pub poll_interval: Duration,
+    /// How long after the beginning of a drain the app is killed at the latest.
+    pub grace_period: Duration,
 }
 
 /// Addresses the kubelet calls from: probes come from there too, and are no traffic.
@@ -171,6 +177,8 @@ pub fn new(settings: Settings, ours: Ours, kubelet: Kubelet) -> (Watcher, Traffi
 struct Watch {
     deaths: Deaths,
     evidence: Evidence,
+    /// When to look without being asked.
+    next_look: Option<Instant>,
 }
 
 impl Watcher {
@@ -178,12 +186,22 @@ impl Watcher {
     pub async fn run(mut self) {
         let mut watch: Option<Watch> = None;
         loop {
+            let next_look = watch.as_ref().and_then(|watch| watch.next_look);
             let ask = tokio::select! {
                 biased;
                 ask = self.asks.recv() => match ask {
                     Some(ask) => ask,
                     None => return,
                 },
+                () = until(next_look) => {
+                    if let Some(watch) = &mut watch {
+                        let began = Instant::now();
+                        self.look(watch, None).await;
+                        watch.look_after(pause(began.elapsed(), self.settings.poll_interval), &self.settings);
+                    }
+                    self.show(watch.as_ref());
+                    continue;
+                }
                 () = next_deaths(&mut watch, &self.ours, &self.kubelet) => {
                     self.show(watch.as_ref());
                     continue;
@@ -212,6 +230,7 @@ impl Watcher {
                     if let Some(watch) = &mut watch {
                         watch.take_deaths(&self.ours, &self.kubelet);
                         watch.evidence.answered();
+                        watch.look_after(self.settings.poll_interval, &self.settings);
                     }
                 }
                 Ask::Sum { reply } => {
@@ -263,7 +282,11 @@ impl Watcher {
                 return None;
             }
         };
-        Some(Watch { deaths, evidence })
+        Some(Watch {
+            deaths,
+            evidence,
+            next_look: None,
+        })
     }
 
     async fn look(&self, watch: &mut Watch, settled: Option<Instant>) -> Option<Sight> {
@@ -302,18 +325,38 @@ impl Watcher {
 }
 
 impl Watch {
+    /// Looks again after that long, unless the app must be gone by then.
+    fn look_after(&mut self, pause: Duration, settings: &Settings) {
+        let next = Instant::now() + pause;
+        let gone = self.evidence.began() + settings.grace_period;
+        self.next_look = Some(next).filter(|&next| next < gone);
+    }
+
     /// Takes in every notice that has come.
     fn take_deaths(&mut self, ours: &Ours, kubelet: &Kubelet) {
-        let Watch { deaths, evidence } = self;
+        let Watch {
+            deaths, evidence, ..
+        } = self;
         if let Err(e) = deaths.pending(|death| take(evidence, ours, kubelet, &death)) {
             debug!("no notices: {e}");
         }
     }
 }
 
+/// Waits until then, if ever.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes in the next notices. Without a watch they never come.
 async fn next_deaths(watch: &mut Option<Watch>, ours: &Ours, kubelet: &Kubelet) {
-    let Some(Watch { deaths, evidence }) = watch else {
+    let Some(Watch {
+        deaths, evidence, ..
+    }) = watch
+    else {
         return std::future::pending().await;
     };
     if let Err(e) = (deaths.next(|death| take(evidence, ours, kubelet, &death))).await {

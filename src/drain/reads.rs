@@ -79,7 +79,7 @@ impl<T: Send + 'static> Reads<T> {
 }
 
 /// How long to leave a source alone after a read that took this long.
-fn pause(took: Duration, least: Duration) -> Duration {
+pub fn pause(took: Duration, least: Duration) -> Duration {
     (took * PAUSE_PER_READ).min(LONGEST_PAUSE).max(least)
 }
 

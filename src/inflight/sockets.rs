@@ -7,12 +7,16 @@
 mod netlink;
 mod procfs;
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use netlink::{Deaths, Died};
+
+/// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
+pub const INTERIM: u64 = 25;
 
 /// A connection's state, as the kernel numbers them (`include/net/tcp_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +86,17 @@ impl State {
     }
 }
 
+/// Which came last on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A request.
+    Asked,
+    /// An answer, or nothing ever.
+    Answered,
+    /// Nobody can tell.
+    Unclear,
+}
+
 /// What the kernel says of one connection. Ages are in milliseconds, counted from when it said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -99,6 +114,8 @@ pub struct Connection {
     pub unacknowledged: u32,
     /// Bytes that came; the end of the client's half counts as one.
     pub received: u64,
+    /// Pieces in which bytes came; none where the kernel is too old to say.
+    pub segments: u32,
     /// Bytes of the app's that were acknowledged; the end of its half counts as one.
     pub acknowledged: u64,
     /// How long ago bytes came.
@@ -127,26 +144,48 @@ impl Connection {
     }
 
     /// Somebody waits for an answer on it, as far as one look can tell: [`Connection::is_busy`] without what only moves
-    /// bytes.
+    /// bytes. Where the kernel's clock leaves it open, somebody is taken to wait for as long as `max_quiet`.
+    pub fn waits(&self, max_quiet: Duration) -> bool {
+        match self.order() {
+            Order::Asked => true,
+            Order::Answered => false,
+            Order::Unclear => u128::from(self.last_received) < max_quiet.as_millis(),
+        }
+    }
+
+    /// Which came last, a request or an answer.
     ///
     /// Both times are of the kernel's ticks, 1 to 4 ms apart, so a request and the answer just before or after it can
-    /// bear the same one. An acknowledgement later than both was the client's, of the answer; without one it is taken
-    /// for waiting, for as long as `max_quiet`.
-    pub fn waits(&self, max_quiet: Duration) -> bool {
+    /// bear the same one. An acknowledgement later than both was the client's, of the answer; and where there has only
+    /// been one piece to answer, the answer came after it.
+    pub fn order(&self) -> Order {
         if self.brought() == 0 {
-            return false;
+            return Order::Answered;
         }
         let unread = (self.unread).saturating_sub(u32::from(self.state.client_closed()));
         let unacknowledged =
             (self.unacknowledged).saturating_sub(u32::from(self.state.app_closed()));
         if self.answered() == 0 || unread > 0 || unacknowledged > 0 {
-            return true;
+            return Order::Asked;
         }
-        if self.last_received == self.last_sent {
-            return self.last_acknowledgement >= self.last_received
-                && u128::from(self.last_received) < max_quiet.as_millis();
+        match self.last_received.cmp(&self.last_sent) {
+            Ordering::Less => Order::Asked,
+            Ordering::Greater => Order::Answered,
+            Ordering::Equal => {
+                let acknowledged = self.last_acknowledgement < self.last_received;
+                let only_one = self.segments == 1 && self.answered() > INTERIM;
+                if acknowledged || only_one {
+                    Order::Answered
+                } else {
+                    Order::Unclear
+                }
+            }
         }
-        self.last_received < self.last_sent
+    }
+
+    /// The last request and the last answer bear the same tick, in whichever order they came.
+    pub fn is_tied(&self) -> bool {
+        self.last_received == self.last_sent
     }
 
     /// It is in the middle of a request: somebody [waits](Connection::waits) on it, or it moved bytes within the quiet

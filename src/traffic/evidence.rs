@@ -7,10 +7,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 use crate::drain::Sight;
-use crate::inflight::sockets::{Connection, State};
-
-/// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
-const INTERIM: u64 = 25;
+use crate::inflight::sockets::{Connection, INTERIM, Order, State};
 
 /// A readiness and a liveness probe at their quickest, one a second each, with jitter.
 const PROBES_PER_SECOND: f64 = 2.0;
@@ -21,8 +18,8 @@ const PROBES_AT_ONCE: f64 = 5.0;
 pub struct Evidence {
     settings: Settings,
     began: Instant,
-    /// Connections that are no arrivals any more: there from the start, or counted.
-    known: HashSet<u64>,
+    /// Connections that are no arrivals any more, there from the start or counted, as they were seen last.
+    known: HashMap<u64, Glance>,
     sight: Sight,
     /// Probes on each port that are no arrivals.
     arriving: HashMap<u16, Bucket>,
@@ -38,6 +35,17 @@ pub struct Evidence {
     cut: u64,
     /// Connections that are dying and were counted already.
     counted: HashSet<u64>,
+}
+
+/// What a connection was like when it was seen alive.
+#[derive(Debug, Clone, Copy)]
+struct Glance {
+    brought: u64,
+    answered: u64,
+    /// Whether somebody waited.
+    order: Order,
+    /// One of its requests so far was answered within a tick of the kernel's clock.
+    quick: bool,
 }
 
 /// A request that was in flight when routes had changed, as its connection shows it.
@@ -56,13 +64,30 @@ enum Step {
     Answering { received: u64 },
 }
 
+impl Glance {
+    fn new(seen: &Connection) -> Self {
+        let order = seen.order();
+        Self {
+            brought: seen.brought(),
+            answered: seen.answered(),
+            order,
+            quick: seen.is_tied() && order == Order::Answered,
+        }
+    }
+
+    /// Nothing but the ends of this connection came and went since.
+    fn is_of(&self, died: &Connection) -> bool {
+        died.received <= self.brought + 1 && died.acknowledged <= self.answered + 1
+    }
+}
+
 impl Evidence {
     /// Nothing is known yet of the drain that began then.
     pub fn new(began: Instant, settings: Settings) -> Self {
         Self {
             settings,
             began,
-            known: HashSet::new(),
+            known: HashMap::new(),
             sight: Sight::default(),
             arriving: HashMap::new(),
             dying: HashMap::new(),
@@ -87,7 +112,7 @@ impl Evidence {
 
     /// A connection that was there when the drain began.
     pub fn was_there(&mut self, there: &Connection) {
-        self.known.insert(there.cookie);
+        self.known.insert(there.cookie, Glance::new(there));
     }
 
     /// Begins a look. `settled` is when routes are known to have changed, if they are.
@@ -109,13 +134,21 @@ impl Evidence {
 
     /// A connection that this look sees; `probe` where it is the kubelet's.
     pub fn lives(&mut self, seen: &Connection, probe: bool, now: Instant) {
-        if seen.brought() > 0 && !self.known.contains(&seen.cookie) {
-            self.known.insert(seen.cookie);
+        let glance = Glance::new(seen);
+        let open = matches!(seen.state, State::Established | State::CloseWait);
+        if let Some(known) = self.known.get_mut(&seen.cookie) {
+            if open {
+                *known = Glance {
+                    quick: known.quick || glance.quick,
+                    ..glance
+                };
+            }
+        } else if seen.brought() > 0 {
+            self.known.insert(seen.cookie, glance);
             self.arrives(seen.port, probe, now);
         }
         let waits = seen.waits(self.settings.max_quiet);
         let busy = seen.is_busy(self.settings.quiet_period, self.settings.max_quiet);
-        let open = matches!(seen.state, State::Established | State::CloseWait);
         self.sight.unanswered += u64::from(seen.unanswered() && open);
         self.sight.waiting += u64::from(waits && open);
         self.sight.active += u64::from(busy);
@@ -159,11 +192,12 @@ impl Evidence {
 
     /// A connection has ended; `probe` where it was the kubelet's.
     pub fn died(&mut self, died: &Connection, probe: bool, now: Instant) {
-        if !self.known.remove(&died.cookie) && died.brought() > 0 {
+        let last = self.known.remove(&died.cookie);
+        if last.is_none() && died.brought() > 0 {
             self.arrives(died.port, probe, now);
         }
         if !self.counted.remove(&died.cookie) {
-            self.cuts(died, probe, now);
+            self.cuts(died, last, probe, now);
         }
     }
 
@@ -171,7 +205,8 @@ impl Evidence {
     pub fn dies(&mut self, seen: &Connection, probe: bool, now: Instant) {
         let left = !matches!(seen.state, State::Established | State::CloseWait);
         if left && self.counted.insert(seen.cookie) {
-            self.cuts(seen, probe, now);
+            let last = self.known.get(&seen.cookie).copied();
+            self.cuts(seen, last, probe, now);
         }
     }
 
@@ -204,14 +239,34 @@ impl Evidence {
         self.sight.last_arrival = Some(now);
     }
 
-    fn cuts(&mut self, died: &Connection, probe: bool, now: Instant) {
-        if !self.answered || !died.waits(self.settings.max_quiet) {
+    fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool, now: Instant) {
+        if !self.answered || !waited(died, last, self.settings.max_quiet) {
             return;
         }
         if probe && take(&mut self.dying, died.port, now) {
             return;
         }
         self.cut += 1;
+    }
+}
+
+/// Whether somebody waited for an answer on a connection that has ended; `last` is how it was seen before.
+///
+/// The end of a connection is acknowledged too, which hides whether an answer was. So it is what it was seen to be where
+/// nothing else has come and gone since. Else what is left open by the kernel's clock is taken for a request that came
+/// right after an answer, as those of a busy client do, unless this client got answers within a tick.
+fn waited(died: &Connection, last: Option<Glance>, max_quiet: Duration) -> bool {
+    let recent = u128::from(died.last_received) < max_quiet.as_millis();
+    match last {
+        Some(last) if last.is_of(died) => match last.order {
+            Order::Asked => true,
+            Order::Answered => false,
+            Order::Unclear => recent && !last.quick,
+        },
+        last if died.is_tied() && died.order() != Order::Asked => {
+            recent && last.is_some_and(|last| !last.quick)
+        }
+        _ => died.waits(max_quiet),
     }
 }
 
@@ -249,6 +304,8 @@ mod tests {
             ports: [8000].into(),
             quiet_period: 1000 * MS,
             max_quiet: 10_000 * MS,
+            poll_interval: 100 * MS,
+            grace_period: 30_000 * MS,
         };
         Evidence::new(Instant::now(), settings)
     }
@@ -263,6 +320,7 @@ mod tests {
             unread: 0,
             unacknowledged: 0,
             received: 100,
+            segments: 2,
             acknowledged: 200,
             last_received: 5000,
             last_sent: 4000,
@@ -462,5 +520,59 @@ mod tests {
             2,
             "once, and only those that the app has left"
         );
+    }
+
+    #[test]
+    fn the_end_of_a_connection_does_not_hide_whether_somebody_waited() {
+        // Of one tick with the answer before it, which the request acknowledged; or acknowledged later.
+        let tie = |acknowledged: u32| Connection {
+            last_sent: 500,
+            last_received: 500,
+            last_acknowledgement: acknowledged,
+            ..idle(1)
+        };
+        // The app's end was acknowledged, and the client's may have come.
+        let end = |of: Connection, came: u64, arrived: u64| Connection {
+            state: State::Other,
+            received: of.received + came,
+            acknowledged: of.acknowledged + arrived,
+            last_acknowledgement: 0,
+            ..of
+        };
+        let dies = |seen: &[Connection], died: Connection| {
+            let mut evidence = evidence();
+            for each in seen {
+                look(&mut evidence, false, std::slice::from_ref(each));
+            }
+            evidence.answered();
+            evidence.died(&died, false, evidence.began() + 7000 * MS);
+            evidence.cut()
+        };
+        for came in [0, 1] {
+            assert_eq!(dies(&[tie(500)], end(tie(500), came, 1)), 1, "it waited");
+            assert_eq!(dies(&[tie(460)], end(tie(460), came, 1)), 0, "it was idle");
+        }
+        let answered = Connection {
+            last_sent: 100,
+            ..end(tie(500), 1, 80)
+        };
+        assert_eq!(dies(&[tie(500)], answered), 0, "the answer came after all");
+        let asked = Connection {
+            last_received: 100,
+            ..end(tie(460), 80, 1)
+        };
+        assert_eq!(dies(&[tie(460)], asked), 1, "a request came since");
+        let both = end(tie(500), 80, 80);
+        assert_eq!(
+            dies(&[waiting(1, 50)], both.clone()),
+            1,
+            "an answer, and a request right after it"
+        );
+        assert_eq!(
+            dies(&[tie(460), waiting(1, 50)], both.clone()),
+            0,
+            "one whose answers take no time"
+        );
+        assert_eq!(dies(&[], both), 0, "it came and went");
     }
 }

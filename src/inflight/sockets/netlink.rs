@@ -1,6 +1,6 @@
 //! The kernel's answers over netlink's `sock_diag` (man 7 sock_diag; layouts in `linux/inet_diag.h` and `linux/tcp.h`).
 //!
-//! Read at fixed offsets as the kernel writes them: of some sixty fields of `tcp_info` six are needed, and kernels differ
+//! Read at fixed offsets as the kernel writes them: of some sixty fields of `tcp_info` seven are needed, and kernels differ
 //! in how many more they send.
 
 use std::collections::BTreeSet;
@@ -291,6 +291,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         last_acknowledgement: word(56),
         acknowledged: long(120),
         received: long(128),
+        segments: word(152),
     })
 }
 

@@ -52,7 +52,7 @@ async fn a_request_is_busy_from_its_first_byte_until_its_answer_has_arrived() {
         assert!(!idle.unanswered() && !idle.waits(MAX_QUIET));
         assert!(!idle.is_busy(QUIET, MAX_QUIET), "it never brought a byte");
 
-        for _ in 0..3 {
+        for n in 1..=3 {
             client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             once(&table, |c| c.unread == 18 && c.waits(MAX_QUIET)).await;
             assert_eq!(app.read(&mut [0; 100]).unwrap(), 18);
@@ -65,6 +65,7 @@ async fn a_request_is_busy_from_its_first_byte_until_its_answer_has_arrived() {
             assert_eq!(client.read(&mut [0; 100]).unwrap(), 27);
             let answered = once(&table, |c| !c.waits(MAX_QUIET)).await;
             assert!(answered.answered() > 0);
+            assert_eq!(answered.segments, n);
             once(&table, |c| !c.is_busy(QUIET, MAX_QUIET)).await;
         }
     }
@@ -205,6 +206,7 @@ fn answered() -> Connection {
         unread: 0,
         unacknowledged: 0,
         received: 100,
+        segments: 2,
         acknowledged: 200,
         last_received: 5000,
         last_sent: 4000,
@@ -229,6 +231,19 @@ fn a_request_and_an_answer_of_one_tick_are_told_apart_by_the_acknowledgement() {
         "nobody knows which came first"
     );
     assert!(!tie(1000, 1000).waits(MAX_QUIET), "but not for ever");
+    let first = Connection {
+        segments: 1,
+        ..tie(900, 900)
+    };
+    assert!(
+        !first.waits(MAX_QUIET),
+        "there was nothing to answer before it"
+    );
+    let interim = Connection {
+        acknowledged: 25,
+        ..first
+    };
+    assert!(interim.waits(MAX_QUIET), "100 Continue is no answer");
 }
 
 #[test]
