@@ -2,9 +2,10 @@
 
 shop.py [PORT] [--unix PATH] [--tls PEM] listens on the port, and on a socket and on a further port where asked to.
 
-/work?seconds=2 takes that long; /work?folder=F&name=N waits for a file, see gate.py. The count is at /metrics as a gauge,
-at /stats as JSON and at /inflight as a bare number, whose end is the connection's with ?until=close. POST /drain is
-taken in.
+/work?seconds=2 takes that long; /work?folder=F&name=N waits for a file, see gate.py, and so does the end of the events of
+/stream?folder=F&name=N, of which there is only one with &silent=yes; POST /upload?folder=F&name=N takes as long as its
+body; /hello is quick. The count is at /metrics as a gauge, at /stats as JSON and at /inflight as a bare number, whose end
+is the connection's with ?until=close. POST /drain is taken in.
 """
 
 import argparse
@@ -48,12 +49,22 @@ class Shop(http.server.BaseHTTPRequestHandler):
             finally:
                 with Shop.lock:
                     Shop.inside -= 1
+        elif url.path == "/stream":
+            self.stream(gate.events(query["folder"], query["name"], "silent" in query))
+        elif url.path == "/hello":
+            self.answer("text/plain", "hello")
         else:
             self.send_error(404)
 
     def do_POST(self):
-        if self.path == "/drain":
+        url = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(url.query))
+        if url.path == "/drain":
             self.answer("text/plain", "")
+        elif url.path == "/upload":
+            gate.begin(query["folder"], query["name"])
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer("application/json", json.dumps({"bytes": len(body)}))
         else:
             self.send_error(404)
 
@@ -67,6 +78,16 @@ class Shop(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def stream(self, events):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("X-Accel-Buffering", "no")
+        self.end_headers()
+        for event in events:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+        self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *_):
         pass
