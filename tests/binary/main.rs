@@ -9,7 +9,11 @@
 
 mod apps;
 mod bounds;
+mod client;
 mod hostile;
 mod pages;
 mod process;
+mod servers;
+mod software;
 mod support;
+mod told;

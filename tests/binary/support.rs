@@ -121,6 +121,21 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Kills it and the workers it has started, as the end of a container does.
+    pub fn kill(&mut self) {
+        let pid = self.child.id();
+        let workers = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let _ = self.child.kill();
+        for worker in workers.unwrap_or_default().split_whitespace() {
+            let mut kill = Command::new("kill");
+            let _ = kill
+                .args(["-s", "KILL", worker])
+                .stderr(Stdio::null())
+                .status();
+        }
+        let _ = self.child.wait();
+    }
+
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
         wait_for("the end of a process", || self.child.try_wait().unwrap())
@@ -137,8 +152,7 @@ impl Drop for Process {
                 thread::sleep(Duration::from_millis(5));
             }
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -258,15 +272,32 @@ impl Gate {
 
     /// Sends a request and returns once the app works on it.
     pub fn enter(&self, base: &str, name: &str) -> JoinHandle<Option<Answer>> {
-        let url = format!(
-            "{base}/work?folder={}&name={name}",
-            self.folder.path().display()
-        );
+        let url = self.path(&format!("{base}/work"), name);
         let request = thread::spawn(move || ask("GET", &url, &[]));
+        self.wait_for(name);
+        request
+    }
+
+    /// Where a request goes that this gate is to hold.
+    pub fn path(&self, to: &str, name: &str) -> String {
+        format!("{to}?folder={}&name={name}", self.name())
+    }
+
+    /// The folder of its files.
+    pub fn name(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    /// Returns once the app works on a request.
+    pub fn wait_for(&self, name: &str) {
         wait_for("a request to be under way", || {
             self.file(name, "started").exists().then_some(())
         });
-        request
+    }
+
+    /// Whether a request was let go.
+    pub fn is_open(&self, name: &str) -> bool {
+        self.file(name, "go").exists()
     }
 
     /// Lets a request go.
