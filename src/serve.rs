@@ -34,7 +34,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(1);
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the last things may take when the process ends.
-const LAST_THINGS: Duration = Duration::from_millis(300);
+const LAST_THINGS: Duration = Duration::from_millis(500);
 
 /// Flags that say whom to tell.
 #[derive(Debug, Clone, clap::Args)]
@@ -213,9 +213,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(handle);
     // The verdict is on its way to the hooks, and to the termination message.
     let rest = async {
-        while let Some(Ok(ended)) = parts.join_next().await
-            && !matches!(ended, Ended::Notices)
-        {}
+        let mut left = 2;
+        while left > 0
+            && let Some(ended) = parts.join_next().await
+        {
+            left -= u32::from(matches!(ended, Ok(Ended::Notices | Ended::Server)));
+        }
     };
     let _ = timeout(LAST_THINGS, rest).await;
     info!("ended");
