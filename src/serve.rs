@@ -284,13 +284,19 @@ async fn read(meter: &Meter, metrics: &Metrics) -> Result<f64, Error> {
     read
 }
 
+/// Reads for the first time.
+async fn check(meter: &Meter, metrics: &Metrics) {
+    let read = meter.check().await;
+    metrics.read(meter.name(), read.as_ref().copied().map_err(Error::kind));
+}
+
 /// Reads each source once its app answers, so that what cannot work is said before it is needed. Then no timer runs.
 async fn first_reads(meters: &[Meter], metrics: &Metrics) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut silent = false;
         for meter in meters.iter().filter(|meter| !meter.record().heard) {
-            let _ = read(meter, metrics).await;
+            check(meter, metrics).await;
             silent |= !meter.record().heard;
         }
         if !silent {
