@@ -276,6 +276,14 @@ impl Outcome {
     }
 }
 
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    /// The count is of connections that are busy, and not of requests.
+    pub connections: bool,
+}
+
 /// What one read of a source tells the drain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reading {
@@ -481,7 +489,7 @@ impl Handle {
 /// Owns the phase. Made by [`new`], driven by [`Owner::run`].
 pub struct Owner {
     policy: Policy,
-    sources: Vec<String>,
+    sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
     commands: mpsc::Receiver<Command>,
@@ -493,11 +501,11 @@ pub struct Owner {
     held: bool,
 }
 
-/// A drain's owner, its handle and what will happen in it. `sources` are the names of what `count` counts; `look` looks at
+/// A drain's owner, its handle and what will happen in it. `sources` are what `count` counts; `look` looks at
 /// the traffic, where that can be done.
 pub fn new(
     policy: Policy,
-    sources: Vec<String>,
+    sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
 ) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
@@ -593,7 +601,9 @@ impl Owner {
             began,
             deadline: drain.deadline,
             signalled: self.signalled,
-            sources: vec![Track::new(began); self.sources.len()],
+            sources: (self.sources.iter())
+                .map(|source| Track::new(began, source.connections))
+                .collect(),
             traffic: match self.look {
                 Some(_) => Traffic::Awaited,
                 None => Traffic::Unwatched,
@@ -668,7 +678,7 @@ impl Owner {
             sources: self
                 .sources
                 .iter()
-                .cloned()
+                .map(|source| source.name.clone())
                 .zip(facts.sources.iter().map(Track::count))
                 .collect(),
             arrivals: facts.arrivals(),

@@ -396,6 +396,11 @@ impl Meter {
         &self.source.name
     }
 
+    /// Whether it counts connections, and not requests.
+    pub fn counts_connections(&self) -> bool {
+        matches!(self.source.kind, Kind::Sockets { .. })
+    }
+
     /// What is known now.
     pub fn record(&self) -> Record {
         self.lock().clone()

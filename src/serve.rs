@@ -153,10 +153,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             (Some(watcher), Some(traffic))
         }
     };
-    let names = meters.iter().map(|meter| meter.name().to_owned()).collect();
+    let sources = (meters.iter())
+        .map(|meter| drain::Source {
+            name: meter.name().to_owned(),
+            connections: meter.counts_connections(),
+        })
+        .collect();
     let readiness = settings.drain.readiness;
     let look = traffic.clone().map(look);
-    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics), look);
+    let (owner, handle, events) =
+        drain::new(settings.drain, sources, count(&meters, &metrics), look);
     if settings.http.token.is_none() {
         warn!(
             "no token is set: whoever reaches this port can start a drain through /prestop; set --token-file or {}",

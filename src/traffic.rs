@@ -243,8 +243,14 @@ impl Watcher {
             .send_modify(|seen| (seen.arrivals, seen.cut) = (0, 0));
         let mut evidence = Evidence::new(began, self.settings.clone());
         let begin = async {
-            let deaths = Deaths::listen()?;
+            let mut deaths = Deaths::listen()?;
             self.table.each(|there| evidence.was_there(&there)).await?;
+            // Who died meanwhile was there too, or has come and gone in this moment.
+            deaths.pending(|death| {
+                if let Died::Connection(died) = death {
+                    evidence.was_gone(&died);
+                }
+            })?;
             Ok::<_, Error>(deaths)
         };
         let deaths = match timeout(LOOK_LIMIT, begin).await {

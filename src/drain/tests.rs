@@ -29,6 +29,13 @@ fn policy() -> Policy {
     }
 }
 
+fn source(name: &str) -> Source {
+    Source {
+        name: name.to_owned(),
+        connections: false,
+    }
+}
+
 /// A drain whose sources say whatever a test wants them to, at any time.
 struct Lab {
     handle: Handle,
@@ -62,7 +69,7 @@ impl Lab {
             })
         });
         let names = (0..readings.lock().unwrap().len())
-            .map(|n| format!("s{n}"))
+            .map(|n| source(&format!("s{n}")))
             .collect();
         let (owner, handle, events) = new(policy.clone(), names, count, look);
         Self {
@@ -536,7 +543,7 @@ async fn while_serving_no_timer_runs_and_nothing_is_read() {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
-    let (owner, handle, _events) = new(policy(), vec!["s".to_owned()], count, None);
+    let (owner, handle, _events) = new(policy(), vec![source("s")], count, None);
     let owner = tokio::spawn(owner.run());
     advance(3600 * SECOND).await;
     assert_eq!(*reads.lock().unwrap(), 0);
@@ -987,7 +994,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         ended: now + seconds(ended),
         seen: QUIET,
     };
-    let mut track = Track::new(now);
+    let mut track = Track::new(now, false);
     track.take(&read(0.0, 1.0), 0.0);
     track.take(&read(1.5, 3.0), 0.0);
     assert_eq!(

@@ -25,7 +25,15 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         poll_interval: Duration::from_millis(100),
     };
     let count: Count = Arc::new(move |_| Box::pin(async move { reading }));
-    let (owner, handle, _events) = drain::new(policy, vec!["s".to_owned()], count, None);
+    let (owner, handle, _events) = drain::new(
+        policy,
+        vec![drain::Source {
+            name: "s".to_owned(),
+            connections: false,
+        }],
+        count,
+        None,
+    );
     tokio::spawn(owner.run());
     router(App {
         drain: handle,

@@ -90,6 +90,11 @@ impl Evidence {
         self.known.insert(there.cookie);
     }
 
+    /// A connection that ended while the drain began.
+    pub fn was_gone(&mut self, died: &Connection) {
+        self.known.remove(&died.cookie);
+    }
+
     /// Begins a look. `settled` is when routes are known to have changed, if they are.
     pub fn look(&mut self, settled: Option<Instant>) {
         self.look += 1;
