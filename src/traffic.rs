@@ -296,11 +296,10 @@ impl Watcher {
     /// Takes in what has happened until now: who died, and who is dying.
     async fn sum(&self, watch: &mut Watch) {
         watch.take_deaths(&self.ours, &self.kubelet);
-        let now = Instant::now();
         let evidence = &mut watch.evidence;
         let each = self.table.each(|seen| {
             if !(self.ours)(seen.peer) {
-                evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()), now);
+                evidence.dies(&seen);
             }
         });
         let _ = timeout(LOOK_LIMIT, each).await;

@@ -26,8 +26,6 @@ pub struct Evidence {
     sight: Sight,
     /// Probes on each port that are no arrivals.
     arriving: HashMap<u16, Bucket>,
-    /// Probes on each port that nobody waits for.
-    dying: HashMap<u16, Bucket>,
     /// Connections with a request on them when routes had changed.
     held: Option<HashMap<u64, Held>>,
     /// Numbers the looks.
@@ -65,7 +63,6 @@ impl Evidence {
             known: HashSet::new(),
             sight: Sight::default(),
             arriving: HashMap::new(),
-            dying: HashMap::new(),
             held: None,
             look: 0,
             first: false,
@@ -168,15 +165,15 @@ impl Evidence {
             self.arrives(died.port, probe, now);
         }
         if !self.counted.remove(&died.cookie) {
-            self.cuts(died, probe, now);
+            self.cuts(died);
         }
     }
 
     /// A connection that the last look sees: one that the app has left will die as it is.
-    pub fn dies(&mut self, seen: &Connection, probe: bool, now: Instant) {
+    pub fn dies(&mut self, seen: &Connection) {
         let left = !matches!(seen.state, State::Established | State::CloseWait);
         if left && self.counted.insert(seen.cookie) {
-            self.cuts(seen, probe, now);
+            self.cuts(seen);
         }
     }
 
@@ -209,14 +206,10 @@ impl Evidence {
         self.sight.last_arrival = Some(now);
     }
 
-    fn cuts(&mut self, died: &Connection, probe: bool, now: Instant) {
-        if !self.answered || !died.waits(self.settings.max_quiet) {
-            return;
-        }
-        if probe && take(&mut self.dying, died.port, now) {
-            return;
-        }
-        self.cut += 1;
+    /// Counts who waited. A probe that is under way just then is counted too: its address may stand for clients that
+    /// came through the node.
+    fn cuts(&mut self, died: &Connection) {
+        self.cut += u64::from(self.answered && died.waits(self.settings.max_quiet));
     }
 }
 
@@ -449,18 +442,13 @@ mod tests {
         evidence.answered();
         evidence.died(&dead(waiting(2, 50)), false, now);
         evidence.died(&dead(idle(3)), false, now);
-        evidence.died(&dead(waiting(4, 50)), true, now);
-        assert_eq!(
-            evidence.cut(),
-            1,
-            "an idle one and a probe are nobody's loss"
-        );
+        assert_eq!(evidence.cut(), 1, "an idle one is nobody's loss");
         let orphan = Connection {
             state: State::FinWait1,
             ..waiting(5, 50)
         };
-        evidence.dies(&orphan, false, now);
-        evidence.dies(&waiting(6, 50), false, now);
+        evidence.dies(&orphan);
+        evidence.dies(&waiting(6, 50));
         evidence.died(&dead(waiting(5, 50)), false, now);
         assert_eq!(
             evidence.cut(),
