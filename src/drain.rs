@@ -294,11 +294,12 @@ pub enum Reading {
     Gone,
 }
 
-/// Reads the source of that index once. It may take as long as it likes: it is dropped when no longer needed.
+/// Reads the source of that index once, when it is polled. It may take as long as it likes: it is dropped when no longer
+/// needed.
 pub type Count = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>;
 
 /// Looks at the traffic of the drain that began then, as of when routes are known to have changed, if they are; nothing
-/// where it cannot be seen. It answers within a second or two.
+/// where it cannot be seen. It looks when it is polled, and answers within a second or two.
 pub type Look =
     Arc<dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<Sight>> + Send + Sync>;
 

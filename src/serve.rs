@@ -265,7 +265,7 @@ async fn until_done(
 
 /// How the drain looks at traffic.
 fn look(traffic: Traffic) -> Look {
-    Arc::new(move |began, settled| Box::pin(traffic.look(began, settled)))
+    Arc::new(move |began, settled| Box::pin(traffic.clone().look(began, settled)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.
