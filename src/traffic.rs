@@ -361,13 +361,14 @@ mod tests {
     }
 
     /// A request on a connection of its own, answered.
-    fn visit(listener: &TcpListener) {
+    fn visit(listener: &TcpListener) -> (TcpStream, TcpStream) {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"request").unwrap();
         let (mut app, _) = listener.accept().unwrap();
         assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
         app.write_all(b"answer").unwrap();
         assert_eq!(client.read(&mut [0; 100]).unwrap(), 6);
+        (client, app)
     }
 
     #[tokio::test]
@@ -378,7 +379,7 @@ mod tests {
         assert_eq!(traffic.clone().look(began, None).await.unwrap().arrivals, 0);
         let later = traffic.clone().look(began, None);
         tokio::task::yield_now().await;
-        visit(&listener);
+        let _open = visit(&listener);
         assert_eq!(later.await.unwrap().arrivals, 1);
     }
 
@@ -388,6 +389,7 @@ mod tests {
         let traffic = watch(listener.local_addr().unwrap().port());
         visit(&listener);
         for drain in 1..=3 {
+            sleep(NOTICE_LAG).await;
             let began = Instant::now();
             assert_eq!(traffic.clone().look(began, None).await.unwrap().arrivals, 0);
             for _ in 0..50 {

@@ -161,7 +161,11 @@ impl Evidence {
 
     /// A connection has ended; `probe` where it was the kubelet's.
     pub fn died(&mut self, died: &Connection, probe: bool, now: Instant) {
-        if !self.known.remove(&died.cookie) && died.brought() > 0 {
+        // The kernel is behind with its notices: this one may have ended before the drain began. Then what it brought is
+        // older than the drain.
+        let heard = u128::from(died.last_received);
+        let new = heard <= now.saturating_duration_since(self.began).as_millis();
+        if !self.known.remove(&died.cookie) && died.brought() > 0 && new {
             self.arrives(died.port, probe, now);
         }
         if !self.counted.remove(&died.cookie) {
@@ -268,6 +272,16 @@ mod tests {
         }
     }
 
+    /// One that was answered just now.
+    fn fresh(cookie: u64) -> Connection {
+        Connection {
+            last_received: 0,
+            last_sent: 0,
+            last_acknowledgement: 0,
+            ..idle(cookie)
+        }
+    }
+
     /// One that waits for its answer since then.
     fn waiting(cookie: u64, since: u32) -> Connection {
         Connection {
@@ -317,7 +331,7 @@ mod tests {
     fn one_that_came_and_went_between_two_looks_arrived() {
         let mut evidence = evidence();
         let now = evidence.began() + 3000 * MS;
-        evidence.died(&idle(7), false, now);
+        evidence.died(&fresh(7), false, now);
         let probed = Connection {
             received: 1, // Only its end.
             state: State::Other,
@@ -326,6 +340,23 @@ mod tests {
         evidence.died(&probed, false, now + MS);
         let sight = look(&mut evidence, false, &[]);
         assert_eq!((sight.arrivals, sight.last_arrival), (1, Some(now)));
+    }
+
+    #[test]
+    fn one_that_ended_before_the_drain_began_did_not_arrive() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 20 * MS;
+        let earlier = Connection {
+            last_received: 30,
+            ..idle(1)
+        };
+        evidence.died(&earlier, false, now);
+        let later = Connection {
+            last_received: 10,
+            ..idle(2)
+        };
+        evidence.died(&later, false, now);
+        assert_eq!(evidence.arrivals(), 1);
     }
 
     #[test]
@@ -343,12 +374,12 @@ mod tests {
         for n in 0..60 {
             // Two probes each second, with jitter: now and then three within one.
             let at = began + n * 500 * MS + (n % 3) * 130 * MS;
-            evidence.died(&idle(u64::from(n)), true, at);
+            evidence.died(&fresh(u64::from(n)), true, at);
         }
         assert_eq!(evidence.arrivals(), 0);
         for n in 100..200 {
             let at = began + 30_000 * MS + (n - 100) * 100 * MS;
-            evidence.died(&idle(u64::from(n)), true, at);
+            evidence.died(&fresh(u64::from(n)), true, at);
         }
         let arrivals = evidence.arrivals();
         assert!(
