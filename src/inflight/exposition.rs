@@ -66,7 +66,7 @@ pub enum Names {
 }
 
 impl Names {
-    /// The lines of these metrics.
+    /// The lines of these metrics, and of all others where one of these cannot be looked for.
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         let mut names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
@@ -94,8 +94,8 @@ impl Names {
     fn begin(&self, line: &[u8]) -> bool {
         let line = line.trim_ascii_start();
         let named = |name: &[u8]| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
+            let after = line.strip_prefix(name).map(<[u8]>::first);
+            after.is_some_and(|next| next.is_none_or(|next| b" \t{".contains(next)))
         };
         match (self, line.first()) {
             // The name may stand, quoted, anywhere within the braces.
@@ -402,6 +402,9 @@ fn sample(
     if bare.starts_with(|first: char| first.is_ascii_digit()) {
         return Err("a name that begins with a digit");
     }
+    if !rest.text.is_empty() && !rest.text.starts_with([' ', '\t', '{']) {
+        return Err("no blank after the metric's name");
+    }
     let mut name = (!bare.is_empty()).then(|| bare.to_owned());
     rest.blanks();
     if rest.eat('{') {
@@ -621,6 +624,7 @@ mod tests {
     #[test]
     fn a_bad_line_of_another_metric_harms_nobody() {
         assert_eq!(values("other{ 3\n\u{fe0f}\nm 1\n", "m"), [1.0]);
+        assert_eq!(values("m-2 5\nm.x 5\nm+3\nm\u{a0}4\nm 1\n", "m"), [1.0]);
     }
 
     #[test]
