@@ -34,8 +34,9 @@ const ACCEPT_METRICS: &str =
 pub struct Args {
     /// What to watch: prometheus+http://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
     ///
-    /// The selector is a PromQL instant selector, such as http_requests_inprogress{handler!="/metrics"}; the series it
-    /// matches are summed. It is everything after the first #, as written.
+    /// The selector is PromQL over that one page, such as http_requests_inprogress{handler!="/metrics"} or
+    /// sum(started_total) - sum(finished_total); the series it comes to are summed. It is everything after the first #,
+    /// as written.
     #[arg(long, value_name = "SOURCE")]
     pub inflight: Vec<String>,
 
