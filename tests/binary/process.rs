@@ -241,21 +241,26 @@ fn readiness_can_also_ask_the_app() {
 #[test]
 fn each_transition_is_logged_once_with_fields_and_a_long_drain_says_where_it_is() {
     let (_app, base) = shop(0);
-    let sidecar = Sidecar::start(&[&shop_source(&base), "--min-wait=0s", "--quiet-period=0s"]);
+    let sidecar = Sidecar::start(&[
+        &shop_source(&base),
+        "--min-wait=0s",
+        "--quiet-period=0s",
+        "--grace-period=125s",
+    ]);
     sidecar.wait_for_sources();
     let gate = Gate::new();
     let request = gate.enter(&base, "a");
     let hook = sidecar.hook("/prestop/app");
     wait_for("a line about progress", || {
-        sidecar.said("still draining").pop()
+        let mut lines = sidecar.said("still draining").into_iter();
+        lines.find(|line| line["inflight"] == "1")
     });
     gate.open("a");
     request.join().unwrap().unwrap();
     hook.join().unwrap().unwrap();
     let progress = sidecar.said("still draining");
-    assert_eq!(progress[0]["inflight"], "1", "{progress:?}");
     assert!(
-        progress[0]["left_seconds"].as_u64().unwrap() <= 20,
+        progress[0]["left_seconds"].as_u64().unwrap() <= 115,
         "{progress:?}"
     );
     let began: Vec<_> = sidecar
@@ -266,9 +271,11 @@ fn each_transition_is_logged_once_with_fields_and_a_long_drain_says_where_it_is(
     assert_eq!(began.len(), 1);
     assert_eq!(
         (&began[0]["trigger"], &began[0]["budget_seconds"]),
-        (&"app hook".into(), &25.0.into())
+        (&"app hook".into(), &120.0.into())
     );
-    let ended = sidecar.said("drain ended");
+    let ended = wait_for("a line about the end", || {
+        Some(sidecar.said("drain ended")).filter(|lines| !lines.is_empty())
+    });
     assert_eq!(ended.len(), 1);
     assert_eq!(
         (&ended[0]["outcome"], &ended[0]["inflight"]),
