@@ -113,7 +113,7 @@ pub struct Source {
 /// What is read there.
 #[derive(Debug)]
 enum Kind {
-    Page(Page),
+    Page(Box<Page>),
     /// The connections of a port; all of them, or those that are busy.
     Sockets {
         table: Table,
@@ -165,7 +165,7 @@ impl Source {
             (_, Some(preset)) => {
                 return Self::parse(&preset.expand(rest)?).map(|source| source.named(text));
             }
-            (_, None) => Kind::Page(Page::parse(scheme, rest, selector)?),
+            (_, None) => Kind::Page(Box::new(Page::parse(scheme, rest, selector)?)),
         };
         Ok(Self {
             name: without_credentials(text),
