@@ -435,6 +435,9 @@ mod tests {
                 "--log-format=xml",
                 "--log-level=loud",
                 "--poll-interval=0s",
+                "--read-timeout=0s",
+                "--app-port=http",
+                "--max-quiet=0s",
             ],
             &[("GRACEKEEPER_RESERVE", "40s"), ("GRACEKEEPER_TIMEOUT", "")],
         );
@@ -454,17 +457,44 @@ mod tests {
             "--log-format \"xml\"",
             "--log-level \"loud\"",
             "--poll-interval \"0s\"",
+            "--read-timeout \"0s\"",
+            "--app-port \"http\"",
+            "--max-quiet \"0s\"",
             "--reserve \"40s\" (from GRACEKEEPER_RESERVE)",
             "--timeout \"\" (from GRACEKEEPER_TIMEOUT)",
         ] {
             assert!(told.contains(part), "{part:?} in\n{told}");
         }
-        assert_eq!(told.lines().count(), 17, "{told}");
+        assert_eq!(told.lines().count(), 20, "{told}");
     }
 
     #[test]
     fn nothing_to_watch_is_a_mistake_with_a_remedy() {
         assert!(mistakes(&[], &[]).contains("write --app-port 8000"));
+    }
+
+    #[test]
+    fn an_app_port_alone_is_a_source() {
+        let run = settings(&["--app-port=8000", "--app-port=8001"], &[]);
+        let names: Vec<_> = run
+            .inflight
+            .sources
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["tcp-busy://:8000", "tcp-busy://:8001"]);
+        assert_eq!(run.inflight.ports, [8000, 8001].into());
+        let run = settings(&[SOURCE, "--app-port=8000", "--inflight=tcp://:9000"], &[]);
+        assert_eq!(run.inflight.sources.len(), 2);
+        assert_eq!(run.inflight.ports, [8000, 9000].into());
+    }
+
+    #[test]
+    fn a_token_file_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret\n").unwrap();
+        let flag = format!("--token-file={}", file.path().display());
+        assert!(settings(&[SOURCE, &flag], &[]).http.token.is_some());
     }
 
     #[test]

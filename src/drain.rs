@@ -277,6 +277,14 @@ impl Outcome {
     }
 }
 
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    /// The count is of connections that are busy, and not of requests.
+    pub connections: bool,
+}
+
 /// What one read of a source tells the drain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reading {
@@ -287,11 +295,12 @@ pub enum Reading {
     Gone,
 }
 
-/// Reads the source of that index once. It may take as long as it likes: it is dropped when no longer needed.
+/// Reads the source of that index once, when it is polled. It may take as long as it likes: it is dropped when no longer
+/// needed.
 pub type Count = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>;
 
 /// Looks at the traffic of the drain that began then, as of when routes are known to have changed, if they are; nothing
-/// where it cannot be seen. It answers within a second or two.
+/// where it cannot be seen. It looks when it is polled, and answers within a second or two.
 pub type Look =
     Arc<dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<Sight>> + Send + Sync>;
 
@@ -482,7 +491,7 @@ impl Handle {
 /// Owns the phase. Made by [`new`], driven by [`Owner::run`].
 pub struct Owner {
     policy: Policy,
-    sources: Vec<String>,
+    sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
     commands: mpsc::Receiver<Command>,
@@ -494,11 +503,11 @@ pub struct Owner {
     held: bool,
 }
 
-/// A drain's owner, its handle and what will happen in it. `sources` are the names of what `count` counts; `look` looks at
+/// A drain's owner, its handle and what will happen in it. `sources` are what `count` counts; `look` looks at
 /// the traffic, where that can be done.
 pub fn new(
     policy: Policy,
-    sources: Vec<String>,
+    sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
 ) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
@@ -594,7 +603,9 @@ impl Owner {
             began,
             deadline: drain.deadline,
             signalled: self.signalled,
-            sources: vec![Track::new(began); self.sources.len()],
+            sources: (self.sources.iter())
+                .map(|source| Track::new(began, source.connections))
+                .collect(),
             traffic: match self.look {
                 Some(_) => Traffic::Awaited,
                 None => Traffic::Unwatched,
@@ -669,7 +680,7 @@ impl Owner {
             sources: self
                 .sources
                 .iter()
-                .cloned()
+                .map(|source| source.name.clone())
                 .zip(facts.sources.iter().map(Track::count))
                 .collect(),
             arrivals: facts.arrivals(),

@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod json;
+pub mod nearest;
 pub mod nginx;
 pub mod page;
 pub mod presets;
@@ -14,7 +15,7 @@ pub mod text;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -34,8 +35,8 @@ use sockets::{Rule, Table};
 pub struct Args {
     /// What to watch: KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR. Repeatable; all must be quiet
     ///
-    /// KIND prometheus is for metrics: the selector is a PromQL instant selector, such as
-    /// http_requests_inprogress{handler!="/metrics"}, and the series it matches are summed.
+    /// KIND prometheus is for metrics: the selector is PromQL over the one page, such as
+    /// sum(http_requests_inprogress{handler!="/metrics"}) or started_total - handled_total; what comes out is summed.
     ///
     /// KIND json: the selector is a JSON pointer to a number, or to an array or object whose members are counted, such
     /// as /workers/0/busy.
@@ -112,7 +113,7 @@ pub struct Source {
 /// What is read there.
 #[derive(Debug)]
 enum Kind {
-    Page(Page),
+    Page(Box<Page>),
     /// The connections of a port; all of them, or those that are busy.
     Sockets {
         table: Table,
@@ -164,7 +165,7 @@ impl Source {
             (_, Some(preset)) => {
                 return Self::parse(&preset.expand(rest)?).map(|source| source.named(text));
             }
-            (_, None) => Kind::Page(Page::parse(scheme, rest, selector)?),
+            (_, None) => Kind::Page(Box::new(Page::parse(scheme, rest, selector)?)),
         };
         Ok(Self {
             name: without_credentials(text),
@@ -369,6 +370,8 @@ pub struct Meter {
 /// What is known of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
+    /// What was wrong at the last read that gave no count, if it was the last one.
+    pub problem: Option<Arc<str>>,
     /// The last read: when it ended, and what it gave.
     pub last: Option<(Instant, Reading)>,
     /// Something has listened there since the start.
@@ -393,6 +396,11 @@ impl Meter {
         &self.source.name
     }
 
+    /// Whether it counts connections, and not requests.
+    pub fn counts_connections(&self) -> bool {
+        matches!(self.source.kind, Kind::Sockets { .. })
+    }
+
     /// What is known now.
     pub fn record(&self) -> Record {
         self.lock().clone()
@@ -408,6 +416,7 @@ impl Meter {
         let before = {
             let mut record = self.lock();
             record.heard |= !matches!(reading, Err("refused" | "unreachable"));
+            record.problem = read.as_ref().err().map(|e| e.to_string().into());
             record
                 .last
                 .replace((Instant::now(), reading))
@@ -423,6 +432,22 @@ impl Meter {
             }
             (Ok(inflight), Some(Err(_))) => info!(source = self.name(), inflight, "readable"),
             _ => {}
+        }
+        read
+    }
+
+    /// Reads once, and where the page lacks what the selector names, says what it has instead.
+    ///
+    /// # Errors
+    /// When there is no count: see [`Error`].
+    pub async fn check(&self) -> Result<f64, Error> {
+        let read = self.read().await;
+        if let (Err(Error::Missing(what)), Kind::Page(page)) = (&read, &self.source.kind) {
+            let nearest = page.nearest(&self.means.client);
+            if let Ok(Ok(Some(nearest))) = timeout(self.means.read_timeout, nearest).await {
+                warn!(source = self.name(), "{nearest}");
+                self.lock().problem = Some(format!("{what}; {nearest}").into());
+            }
         }
         read
     }

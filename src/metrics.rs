@@ -181,6 +181,17 @@ mod tests {
     fn the_page_shows_what_happened() {
         let metrics = Metrics::new(25.0).unwrap();
         metrics.hook("app");
+        metrics.drained(&Verdict {
+            outcome: Outcome::Drained,
+            took: std::time::Duration::from_secs(3),
+            inflight: None,
+            trigger: crate::drain::Trigger::AppHook,
+            going: true,
+            deadline: std::time::Duration::from_secs(25),
+            sources: Vec::new(),
+            arrivals: None,
+            persistent: None,
+        });
         metrics.read("a", Ok(3.0));
         let page = metrics
             .page(
@@ -199,6 +210,9 @@ mod tests {
             "gracekeeper_source_up{source=\"a\"} 1",
             "gracekeeper_reads_total{result=\"ok\",source=\"a\"} 1",
             "gracekeeper_drains_total{outcome=\"app-gone\"} 0",
+            "gracekeeper_drains_total{outcome=\"drained\"} 1",
+            "gracekeeper_drain_seconds_bucket{le=\"2\"} 0",
+            "gracekeeper_drain_seconds_bucket{le=\"5\"} 1",
             "gracekeeper_drain_deadline_seconds 25",
             "gracekeeper_arrivals_total 7",
             "gracekeeper_requests_cut_total 0",

@@ -60,6 +60,9 @@ struct MeterView<'a> {
     inflight: Option<Number>,
     /// `ok`, or why there is no count; none before the first read.
     result: Option<&'a str>,
+    /// The same for people, with what could be done about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
     age_seconds: Option<Number>,
 }
 
@@ -157,6 +160,7 @@ pub fn status(
                     source,
                     inflight: reading.and_then(Result::ok).map(Number::from),
                     result: reading.map(|reading| reading.err().unwrap_or("ok")),
+                    problem: record.problem.as_deref(),
                     age_seconds: record.last.map(|(at, _)| seconds_since(at)),
                 }
             })

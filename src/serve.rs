@@ -34,7 +34,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(1);
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the last things may take when the process ends.
-const LAST_THINGS: Duration = Duration::from_millis(300);
+const LAST_THINGS: Duration = Duration::from_millis(500);
 
 /// Flags that say whom to tell.
 #[derive(Debug, Clone, clap::Args)]
@@ -155,10 +155,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             (Some(watcher), Some(traffic))
         }
     };
-    let names = meters.iter().map(|meter| meter.name().to_owned()).collect();
+    let sources = (meters.iter())
+        .map(|meter| drain::Source {
+            name: meter.name().to_owned(),
+            connections: meter.counts_connections(),
+        })
+        .collect();
     let readiness = settings.drain.readiness;
     let look = traffic.clone().map(look);
-    let (owner, handle, events) = drain::new(settings.drain, names, count(&meters, &metrics), look);
+    let (owner, handle, events) =
+        drain::new(settings.drain, sources, count(&meters, &metrics), look);
     if settings.http.token.is_none() {
         warn!(
             "no token is set: whoever reaches this port can start a drain through /prestop; set --token-file or {}",
@@ -215,9 +221,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(handle);
     // The verdict is on its way to the hooks, and to the termination message.
     let rest = async {
-        while let Some(Ok(ended)) = parts.join_next().await
-            && !matches!(ended, Ended::Notices)
-        {}
+        let mut left = 2;
+        while left > 0
+            && let Some(ended) = parts.join_next().await
+        {
+            left -= u32::from(matches!(ended, Ok(Ended::Notices | Ended::Server)));
+        }
     };
     let _ = timeout(LAST_THINGS, rest).await;
     info!("ended");
@@ -258,7 +267,7 @@ async fn until_done(
 
 /// How the drain looks at traffic.
 fn look(traffic: Traffic) -> Look {
-    Arc::new(move |began, settled| Box::pin(traffic.look(began, settled)))
+    Arc::new(move |began, settled| Box::pin(traffic.clone().look(began, settled)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.
@@ -283,13 +292,19 @@ async fn read(meter: &Meter, metrics: &Metrics) -> Result<f64, Error> {
     read
 }
 
+/// Reads for the first time.
+async fn check(meter: &Meter, metrics: &Metrics) {
+    let read = meter.check().await;
+    metrics.read(meter.name(), read.as_ref().copied().map_err(Error::kind));
+}
+
 /// Reads each source once its app answers, so that what cannot work is said before it is needed. Then no timer runs.
 async fn first_reads(meters: &[Meter], metrics: &Metrics) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut silent = false;
         for meter in meters.iter().filter(|meter| !meter.record().heard) {
-            let _ = read(meter, metrics).await;
+            check(meter, metrics).await;
             silent |= !meter.record().heard;
         }
         if !silent {

@@ -9,13 +9,12 @@
 mod evidence;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::{Sight, pause};
@@ -24,6 +23,9 @@ use evidence::Evidence;
 
 /// The longest that one look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The kernel leaves its notices to a worker of its own, which may be behind by this much.
+const NOTICE_LAG: Duration = Duration::from_millis(100);
 
 /// How many addresses of the kubelet are remembered.
 const ADDRESSES: usize = 8;
@@ -110,21 +112,15 @@ impl Traffic {
     }
 
     /// Looks at the traffic of the drain that began then. The first look of a drain begins the watch.
-    pub fn look(
-        &self,
-        began: Instant,
-        settled: Option<Instant>,
-    ) -> impl Future<Output = Option<Sight>> + Send + use<> {
+    pub async fn look(self, began: Instant, settled: Option<Instant>) -> Option<Sight> {
         let (reply, answer) = oneshot::channel();
-        let asked = self.asks.send(Ask::Look {
+        let look = Ask::Look {
             began,
             settled,
             reply,
-        });
-        async move {
-            asked.ok()?;
-            answer.await.ok()?
-        }
+        };
+        self.asks.send(look).ok()?;
+        answer.await.ok()?
     }
 
     /// The hooks are being answered: from now on, whoever waits for the app is cut off when it dies.
@@ -262,8 +258,14 @@ impl Watcher {
             .send_modify(|seen| (seen.arrivals, seen.cut) = (0, 0));
         let mut evidence = Evidence::new(began, self.settings.clone());
         let begin = async {
-            let deaths = Deaths::listen()?;
+            let mut deaths = Deaths::listen()?;
             self.table.each(|there| evidence.was_there(&there)).await?;
+            // Who died meanwhile was there too, or has come and gone in this moment.
+            deaths.pending(|death| {
+                if let Died::Connection(died) = death {
+                    evidence.was_gone(&died);
+                }
+            })?;
             Ok::<_, Error>(deaths)
         };
         let deaths = match timeout(LOOK_LIMIT, begin).await {
@@ -312,12 +314,12 @@ impl Watcher {
 
     /// Takes in what has happened until now: who died, and who is dying.
     async fn sum(&self, watch: &mut Watch) {
+        sleep(NOTICE_LAG).await;
         watch.take_deaths(&self.ours, &self.kubelet);
-        let now = Instant::now();
         let evidence = &mut watch.evidence;
         let each = self.table.each(|seen| {
             if !(self.ours)(seen.peer) {
-                evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()), now);
+                evidence.dies(&seen);
             }
         });
         let _ = timeout(LOOK_LIMIT, each).await;
@@ -378,5 +380,103 @@ fn take(evidence: &mut Evidence, ours: &Ours, kubelet: &Kubelet, death: &Died) {
             debug!("more connections ended at once than the kernel could tell of");
             evidence.missed(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(200);
+
+    fn watch(port: u16) -> Traffic {
+        let settings = Settings {
+            ports: [port].into(),
+            quiet_period: QUIET,
+            max_quiet: 10 * QUIET,
+            poll_interval: QUIET / 2,
+            grace_period: 150 * QUIET,
+        };
+        let (watcher, traffic) = new(settings, Arc::new(|_| false), Kubelet::default());
+        tokio::spawn(watcher.run());
+        traffic
+    }
+
+    /// A request on a connection of its own, answered.
+    fn visit(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"request").unwrap();
+        let (mut app, _) = listener.accept().unwrap();
+        assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        app.write_all(b"answer").unwrap();
+        assert_eq!(client.read(&mut [0; 100]).unwrap(), 6);
+        (client, app)
+    }
+
+    #[tokio::test]
+    async fn a_look_looks_when_it_is_waited_for_and_not_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let began = Instant::now();
+        assert_eq!(traffic.clone().look(began, None).await.unwrap().arrivals, 0);
+        let later = traffic.clone().look(began, None);
+        tokio::task::yield_now().await;
+        let _open = visit(&listener);
+        assert_eq!(later.await.unwrap().arrivals, 1);
+    }
+
+    #[tokio::test]
+    async fn every_visit_between_two_looks_is_seen_and_each_drain_counts_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        visit(&listener);
+        for drain in 1..=3 {
+            sleep(NOTICE_LAG).await;
+            let began = Instant::now();
+            assert_eq!(traffic.clone().look(began, None).await.unwrap().arrivals, 0);
+            for _ in 0..50 {
+                visit(&listener);
+            }
+            // The kernel tells of them a little later.
+            let sight = loop {
+                let sight = traffic.clone().look(began, None).await.unwrap();
+                if sight.arrivals >= 50 {
+                    break sight;
+                }
+                sleep(Duration::from_millis(5)).await;
+            };
+            assert!(sight.last_arrival.unwrap() > began);
+            sleep(2 * NOTICE_LAG).await;
+            let seen = traffic.seen();
+            assert_eq!((seen.arrivals, seen.arrivals_total), (50, 50 * drain));
+            traffic.rest();
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_the_app_dies_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let mut pairs: Vec<_> = (0..5)
+            .map(|_| {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (client, listener.accept().unwrap().0)
+            })
+            .collect();
+        for (client, app) in &mut pairs[..3] {
+            client.write_all(b"request").unwrap();
+            assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        }
+        let began = Instant::now();
+        assert_eq!(traffic.clone().look(began, None).await.unwrap().waiting, 3);
+        traffic.answered();
+        let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
+        sleep(QUIET).await;
+        assert_eq!(traffic.sum().await.cut, 3);
+        drop(clients);
+        assert_eq!(traffic.sum().await.cut, 3, "each once");
     }
 }

@@ -61,9 +61,12 @@ impl Facts {
             Traffic::Seen(seen) => seen.only_persistent,
             _ => None,
         };
-        // A client that keeps its connection has at most one request on it. A count beyond that is of requests that
-        // share one, as HTTP/2 has it, and of those nobody can say which are new.
-        let explained = self.inflight().is_some_and(|n| n <= sight.active as f64);
+        // A client that keeps its connection has at most one request on it, and if that ended since the last read, its
+        // answer moved bytes. A count beyond that is of requests that share a connection, as HTTP/2 has it, and of those
+        // nobody can say which are new.
+        let explained = (self.sources.iter()).all(|track| {
+            (track.count()).is_some_and(|n| track.connections || n <= sight.active as f64)
+        });
         let only_persistent = settled.is_some() && sight.held == Some(0) && explained;
         self.traffic = Traffic::Seen(Seen {
             sight,
@@ -263,6 +266,8 @@ impl Span {
 /// What was seen of one source in this drain.
 #[derive(Debug, Clone)]
 pub struct Track {
+    /// It counts busy connections.
+    connections: bool,
     last: Option<Reading>,
     /// At or below the allowed count.
     quiet: Option<Span>,
@@ -281,8 +286,9 @@ enum Settled {
 
 impl Track {
     /// Nothing was read yet, so nothing is known.
-    pub fn new(began: Instant) -> Self {
+    pub fn new(began: Instant, connections: bool) -> Self {
         Self {
+            connections,
             last: None,
             quiet: None,
             gone: None,

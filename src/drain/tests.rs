@@ -29,6 +29,13 @@ fn policy() -> Policy {
     }
 }
 
+fn source(name: &str) -> Source {
+    Source {
+        name: name.to_owned(),
+        connections: false,
+    }
+}
+
 /// A drain whose sources say whatever a test wants them to, at any time.
 struct Lab {
     handle: Handle,
@@ -62,7 +69,7 @@ impl Lab {
             })
         });
         let names = (0..readings.lock().unwrap().len())
-            .map(|n| format!("s{n}"))
+            .map(|n| source(&format!("s{n}")))
             .collect();
         let (owner, handle, events) = new(policy.clone(), names, count, look);
         Self {
@@ -536,7 +543,7 @@ async fn while_serving_no_timer_runs_and_nothing_is_read() {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
-    let (owner, handle, _events) = new(policy(), vec!["s".to_owned()], count, None);
+    let (owner, handle, _events) = new(policy(), vec![source("s")], count, None);
     let owner = tokio::spawn(owner.run());
     advance(3600 * SECOND).await;
     assert_eq!(*reads.lock().unwrap(), 0);
@@ -900,9 +907,9 @@ async fn a_quiet_read_from_before_min_wait_was_over_ends_nothing() {
     let verdict = lab.handle.drain(Trigger::AppHook).await;
     sleep(seconds(3.0)).await;
     lab.show(0, QUIET);
-    sleep(seconds(1.9)).await;
+    sleep(seconds(1.5)).await;
     lab.hang(0);
-    sleep(seconds(0.4)).await;
+    sleep(seconds(0.8)).await;
     lab.show(0, QUIET);
     sleep(Duration::from_millis(15)).await;
     lab.show(0, BUSY);
@@ -987,7 +994,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         ended: now + seconds(ended),
         seen: QUIET,
     };
-    let mut track = Track::new(now);
+    let mut track = Track::new(now, false);
     track.take(&read(0.0, 1.0), 0.0);
     track.take(&read(1.5, 3.0), 0.0);
     assert_eq!(
@@ -1015,4 +1022,82 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         decide(&quiet, &facts, later),
         Decision::End(Outcome::Drained)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_of_a_pod_that_is_going_follows_its_policy_to_the_end() {
+    for (readiness, ready) in [
+        (Readiness::Now, false),
+        (Readiness::After(2 * SECOND), false),
+        (Readiness::After(9 * SECOND), false),
+        (Readiness::Never, true),
+    ] {
+        let lab = Lab::with(
+            Policy {
+                readiness,
+                ..policy()
+            },
+            &[QUIET],
+        );
+        lab.drain(Trigger::SelfHook).await;
+        assert_eq!(lab.phase(), Phase::Drained);
+        assert_eq!(lab.ready(), ready, "{readiness:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ordinary_sidecar_does_not_take_an_unreadable_app_for_a_gone_one() {
+    let lab = Lab::new(QUIET);
+    let _pending = lab.handle.drain(Trigger::Signal).await;
+    sleep(6 * SECOND).await;
+    assert_eq!(lab.phase(), Phase::Drained);
+    lab.show(0, Reading::Unknown);
+    sleep(5 * SECOND).await;
+    assert!(!lab.owner.is_finished());
+    lab.show(0, Reading::Gone);
+    sleep(SECOND).await;
+    assert!(lab.owner.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_drain_says_every_five_seconds_that_it_goes_on() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let log = said.clone();
+    let writer = move || Shared(log.clone());
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let lab = Lab::new(BUSY);
+    lab.drain(Trigger::AppHook).await;
+    let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("still draining"))
+        .collect();
+    let left: Vec<_> = [20, 15, 10, 5]
+        .map(|left| format!("left_seconds={left}"))
+        .into();
+    assert_eq!(lines.len(), left.len(), "{said}");
+    for (line, left) in lines.iter().zip(left) {
+        assert!(
+            line.contains("inflight=\"3\"") && line.ends_with(&left),
+            "{line}"
+        );
+    }
+}
+
+/// What several writers write.
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

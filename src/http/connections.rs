@@ -309,6 +309,22 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn who_leaves_is_told_and_who_has_left_takes_no_place() {
+        assert_eq!(CONNECTIONS, 256, "the documented limit");
+        let house = Arc::new(Connections::default());
+        let mut places: Vec<Place> = (0..CONNECTIONS).map(|_| house.enter(address(1))).collect();
+        drop(places.remove(10));
+        assert_eq!(seated(&house).len(), CONNECTIONS - 1);
+        let _last = house.enter(address(2));
+        assert!(seated(&house).contains(&0), "there was a place");
+        drop(places[0].busy()); // Answered, and idle again.
+        let _one_more = house.enter(address(2));
+        assert!(!seated(&house).contains(&0));
+        let told = timeout(Duration::from_secs(60), places[0].leave.notified());
+        assert!(told.await.is_ok());
+    }
+
     #[test]
     fn a_house_full_of_requests_turns_out_the_greediest_peer() {
         let house = Arc::new(Connections::default());

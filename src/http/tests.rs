@@ -25,7 +25,15 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         poll_interval: Duration::from_millis(100),
     };
     let count: Count = Arc::new(move |_| Box::pin(async move { reading }));
-    let (owner, handle, _events) = drain::new(policy, vec!["s".to_owned()], count, None);
+    let (owner, handle, _events) = drain::new(
+        policy,
+        vec![drain::Source {
+            name: "s".to_owned(),
+            connections: false,
+        }],
+        count,
+        None,
+    );
     tokio::spawn(owner.run());
     router(App {
         drain: handle,
@@ -270,4 +278,57 @@ async fn hooks_and_phase_show_in_the_metrics() {
     ] {
         assert!(page.lines().any(|l| l == line), "{line} in\n{page}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_sidecars_own_hook_means_that_the_pod_is_going() {
+    for (path, going) in [
+        ("/prestop", false),
+        ("/prestop/app", false),
+        ("/prestop/self", true),
+    ] {
+        let router = app(QUIET, None);
+        let verdict: Value = serde_json::from_str(&get(&router, path).await.1).unwrap();
+        assert_eq!(verdict["going"], going, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_refused_however_it_comes_and_starts_nothing() {
+    let router = app(QUIET, None);
+    for header in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+        let (status, _) = ask(&router, Method::POST, "/drain", "127.0.0.1", &[header]).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{header:?}");
+    }
+    assert!(get(&router, "/status").await.1.contains("\"serving\""));
+    let (status, _) = ask(
+        &router,
+        Method::POST,
+        "/drain",
+        "127.0.0.1",
+        &[("content-length", "0")],
+    )
+    .await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_scheme_brings_a_token_and_no_answer_is_kept() {
+    let router = app(QUIET, Some("s3cret"));
+    for (value, status) in [
+        ("Basic s3cret", StatusCode::UNAUTHORIZED),
+        ("s3cret", StatusCode::UNAUTHORIZED),
+        ("bearer s3cret", StatusCode::ACCEPTED),
+    ] {
+        let header = [("authorization", value)];
+        let answer = ask(&router, Method::POST, "/drain", "10.0.0.9", &header).await;
+        assert_eq!(answer.0, status, "{value}");
+    }
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/status".parse().unwrap();
+    request
+        .extensions_mut()
+        .insert(Peer(KUBELET.parse().unwrap()));
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["cache-control"], "no-store");
 }

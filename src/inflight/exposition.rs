@@ -11,7 +11,7 @@ use std::fmt;
 use std::str;
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memchr3, memrchr};
 
 /// The longest line that is parsed, in bytes. A longer line of another metric is passed over; a longer one of a
 /// wanted metric is an error.
@@ -60,13 +60,18 @@ pub enum Names {
     /// Those of one metric: its name is looked for at the speed of memory.
     One(Box<Finder<'static>>),
     /// Those of several: each line's beginning is looked at, however many names there are.
-    Several(Vec<String>),
+    Several {
+        /// The names, in order.
+        names: Vec<String>,
+        /// The bytes that a line worth a second look can begin with.
+        first: Box<[bool; 256]>,
+    },
     /// Every line; the reader of the samples chooses.
     Any,
 }
 
 impl Names {
-    /// The lines of these metrics.
+    /// The lines of these metrics, and of all others where one of these cannot be looked for.
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         let mut names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
@@ -77,7 +82,14 @@ impl Names {
         }
         match names.as_slice() {
             [name] => Names::One(Box::new(Finder::new(name).into_owned())),
-            _ => Names::Several(names),
+            _ => {
+                let mut first = Box::new([false; 256]);
+                let begins = names.iter().filter_map(|name| name.bytes().next());
+                for byte in begins.chain(*b" \t\r\x0c{") {
+                    first[usize::from(byte)] = true;
+                }
+                Names::Several { names, first }
+            }
         }
     }
 
@@ -85,7 +97,7 @@ impl Names {
     fn wants(&self, name: &[u8]) -> bool {
         match self {
             Names::One(finder) => finder.needle() == name,
-            Names::Several(names) => names.iter().any(|wanted| wanted.as_bytes() == name),
+            Names::Several { names, .. } => names.iter().any(|wanted| wanted.as_bytes() == name),
             Names::Any => true,
         }
     }
@@ -94,14 +106,20 @@ impl Names {
     fn begin(&self, line: &[u8]) -> bool {
         let line = line.trim_ascii_start();
         let named = |name: &[u8]| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.first().is_none_or(|&next| !is_name_byte(next)))
+            let after = line.strip_prefix(name).map(<[u8]>::first);
+            after.is_some_and(|next| next.is_none_or(|next| b" \t{".contains(next)))
         };
         match (self, line.first()) {
             // The name may stand, quoted, anywhere within the braces.
             (Names::Any, _) | (_, Some(b'{')) => true,
             (Names::One(finder), _) => named(finder.needle()),
-            (Names::Several(names), _) => names.iter().any(|name| named(name.as_bytes())),
+            (Names::Several { names, .. }, _) => {
+                let end = memchr3(b' ', b'\t', b'{', line).unwrap_or(line.len());
+                let name = line[..end].trim_ascii_end();
+                names
+                    .binary_search_by(|wanted| wanted.as_bytes().cmp(name))
+                    .is_ok()
+            }
         }
     }
 }
@@ -229,11 +247,22 @@ impl<'n> Scanner<'n> {
                     }
                 }
             }
-            Names::Several(_) | Names::Any => {
-                for line in Lines(lines) {
-                    if names.begin(line) {
+            Names::Several { first, .. } => {
+                let mut start = 0;
+                for end in memchr_iter(b'\n', lines) {
+                    let line = &lines[start..end];
+                    start = end + 1;
+                    let worth = line.first().is_some_and(|&byte| first[usize::from(byte)]);
+                    if worth && names.begin(line) {
                         self.line(line, each)?;
                     }
+                }
+            }
+            Names::Any => {
+                let mut start = 0;
+                for end in memchr_iter(b'\n', lines) {
+                    self.line(&lines[start..end], each)?;
+                    start = end + 1;
                 }
             }
         }
@@ -284,23 +313,6 @@ impl<'n> Scanner<'n> {
             value,
         });
         Ok(())
-    }
-}
-
-/// Whole lines, each without its `\n`.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let end = memchr(b'\n', self.0).unwrap_or(self.0.len());
-        let (line, rest) = self.0.split_at(end);
-        self.0 = rest.get(1..).unwrap_or_default();
-        Some(line)
     }
 }
 
@@ -401,6 +413,9 @@ fn sample(
     let bare = rest.name();
     if bare.starts_with(|first: char| first.is_ascii_digit()) {
         return Err("a name that begins with a digit");
+    }
+    if !rest.text.is_empty() && !rest.text.starts_with([' ', '\t', '{']) {
+        return Err("no blank after the metric's name");
     }
     let mut name = (!bare.is_empty()).then(|| bare.to_owned());
     rest.blanks();
@@ -621,6 +636,7 @@ mod tests {
     #[test]
     fn a_bad_line_of_another_metric_harms_nobody() {
         assert_eq!(values("other{ 3\n\u{fe0f}\nm 1\n", "m"), [1.0]);
+        assert_eq!(values("m-2 5\nm.x 5\nm+3\nm\u{a0}4\nm 1\n", "m"), [1.0]);
     }
 
     #[test]
@@ -653,6 +669,26 @@ mod tests {
         let found = scan_in(&[page.as_bytes()], &wanted, false).unwrap();
         let found: Vec<(&str, f64)> = found.iter().map(|s| (s.0.as_str(), s.2)).collect();
         assert_eq!(found, [("a", 1.0), ("b", 3.0), ("b", 4.0), ("a", 5.0)]);
+    }
+
+    #[test]
+    fn of_several_names_a_bad_line_is_an_error_as_it_is_of_one() {
+        for wanted in [names(["m"]), names(["m", "n"])] {
+            for line in ["m", "m\r", "\x0cm x", "\rm", " m{", "m\tx"] {
+                let page = format!("{line}\n");
+                assert!(
+                    scan_in(&[page.as_bytes()], &wanted, false).is_err(),
+                    "{line:?}"
+                );
+            }
+            for line in ["m-1", "m\u{a0}1", "mm x", "#m x", "m}"] {
+                let page = format!("{line}\n");
+                assert!(
+                    scan_in(&[page.as_bytes()], &wanted, false).is_ok(),
+                    "{line:?}"
+                );
+            }
+        }
     }
 
     #[test]

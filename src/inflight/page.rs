@@ -6,8 +6,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCO
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::exposition::Scanner;
+use super::exposition::{Names, Scanner};
 use super::json::Pointer;
+use super::nearest::Nearest;
 use super::promql::Query;
 use super::{Error, nginx, text};
 use crate::fetch::{self, Client, Exchange, Transport, Url};
@@ -65,9 +66,7 @@ impl Page {
             Format::Prometheus(query) => {
                 let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
                 let headers = exchange.answer.headers();
-                let open_metrics = (headers.get(CONTENT_TYPE)).is_some_and(|kind| {
-                    kind.as_bytes().starts_with(b"application/openmetrics-text")
-                });
+                let open_metrics = is_open_metrics(&exchange);
                 // Else the page ends where the connection does, and nobody knows whether the server meant it to.
                 let length_told = [CONTENT_LENGTH, TRANSFER_ENCODING]
                     .iter()
@@ -99,6 +98,32 @@ impl Page {
             }
         }
     }
+}
+
+impl Page {
+    /// What a page that lacks what the selector names has that looks like it, if anything does.
+    ///
+    /// # Errors
+    /// When the page cannot be read.
+    pub async fn nearest(&self, client: &Client) -> Result<Option<String>, Error> {
+        let Format::Prometheus(query) = &self.format else {
+            return Ok(None);
+        };
+        let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
+        let mut nearest = Nearest::new(query.wanted());
+        let mut scanner = Scanner::new(&Names::Any, is_open_metrics(&exchange));
+        pieces(exchange, |piece| {
+            scanner.feed(&piece, &mut |sample| nearest.take(&sample))
+        })
+        .await?;
+        Ok(nearest.told())
+    }
+}
+
+/// Whether a page says that it is OpenMetrics.
+fn is_open_metrics(exchange: &Exchange) -> bool {
+    let kind = exchange.answer.headers().get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/openmetrics-text"))
 }
 
 impl Format {

@@ -73,7 +73,7 @@ pub const ALL: &[Preset] = &[
     Preset {
         name: "spring-boot-management",
         kind: "prometheus+http",
-        port: Some(8081),
+        port: None,
         path: "/actuator/prometheus",
         selector: r#"sum({__name__=~"http_server_requests_active_seconds_active_count|http_server_requests_active_seconds_count|http_server_requests_active_seconds_gcount"})"#,
         needs: "the same with management.server.port set, servlet stack",
@@ -84,8 +84,17 @@ pub const ALL: &[Preset] = &[
         kind: "prometheus+http",
         port: Some(8080),
         path: "/q/metrics",
-        selector: "http_server_active_requests - 1",
+        selector: "sum(http_server_active_requests) - 1",
         needs: "quarkus-micrometer-registry-prometheus, no management interface",
+    },
+    // As above; since 3.20 it has a label of the server's port (pull requests 46553 and 46695).
+    Preset {
+        name: "quarkus-management",
+        kind: "prometheus+http",
+        port: Some(9000),
+        path: "/q/metrics",
+        selector: r#"sum(http_server_active_requests{server_port!="9000"})"#,
+        needs: "the same, version 3.20 or later, quarkus.management.enabled=true",
     },
     // dotnet/aspnetcore HostingMetrics `http.server.active_requests`; opentelemetry-dotnet PrometheusIntegrationTests.cs.
     Preset {
@@ -128,7 +137,7 @@ pub const ALL: &[Preset] = &[
         name: "envoy",
         kind: "prometheus+http",
         port: Some(9901),
-        path: "/stats/prometheus?filter=downstream_rq_active",
+        path: "/stats/prometheus",
         selector: r#"sum(envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix!="admin"})"#,
         needs: "the admin page",
     },
@@ -168,14 +177,14 @@ pub const ALL: &[Preset] = &[
         selector: "sum(caddy_http_requests_in_flight)",
         needs: "the admin page, and the global option metrics",
     },
-    // puma: lib/puma/thread_pool.rb; busy threads and what waits for one.
+    // puma: lib/puma/thread_pool.rb and server.rb (STAT_METHODS, since 6.6): busy threads and what waits for one.
     Preset {
         name: "puma",
         kind: "json+http",
         port: Some(9293),
         path: "/stats",
         selector: "/busy_threads",
-        needs: "the control app, single mode; with a token write puma://127.0.0.1:9293/stats?token=TOKEN",
+        needs: "version 6.6 or later, its control app, single mode; with a token write puma://127.0.0.1:9293/stats?token=TOKEN",
     },
     // puma-metrics: lib/puma/metrics/parser.rb; there in all versions of Puma since 5.
     Preset {
@@ -211,7 +220,7 @@ pub const ALL: &[Preset] = &[
         port: Some(8000),
         path: "/metrics",
         selector: "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
-        needs: "no --disable-log-stats; give --app-port too",
+        needs: "--app-port too: a request that is not scheduled yet is in neither",
     },
     // sglang 0.5: srt/observability/http_request_metrics.py; counts to the end of a stream.
     Preset {
@@ -226,7 +235,7 @@ pub const ALL: &[Preset] = &[
     Preset {
         name: "llamacpp",
         kind: "prometheus+http",
-        port: Some(8080),
+        port: None,
         path: "/metrics",
         selector: "llamacpp:requests_processing + llamacpp:requests_deferred",
         needs: "--metrics",
@@ -317,6 +326,27 @@ pub fn list() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `UPDATE=1 cargo test the_readme_lists` writes the table anew.
+    #[test]
+    fn the_readme_lists_every_preset() {
+        const ENDS: [&str; 2] = ["<!-- presets -->\n", "<!-- /presets -->"];
+        let mut table = "| preset | stands for | needs |\n| --- | --- | --- |\n".to_owned();
+        for preset in ALL {
+            let shown = preset.shown().replace('|', "\\|");
+            table += &format!("| `{}://` | `{shown}` | {} |\n", preset.name, preset.needs);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = readme.split_once(ENDS[0]).unwrap();
+        let (there, after) = rest.split_once(ENDS[1]).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            let updated = [before, ENDS[0], &table, ENDS[1], after].concat();
+            std::fs::write(path, updated).unwrap();
+        } else {
+            assert_eq!(there, table, "run this test with UPDATE=1");
+        }
+    }
 
     #[test]
     fn an_address_is_completed_with_what_is_customary() {

@@ -23,8 +23,6 @@ pub struct Evidence {
     sight: Sight,
     /// Probes on each port that are no arrivals.
     arriving: HashMap<u16, Bucket>,
-    /// Probes on each port that nobody waits for.
-    dying: HashMap<u16, Bucket>,
     /// Connections with a request on them when routes had changed.
     held: Option<HashMap<u64, Held>>,
     /// Numbers the looks.
@@ -90,7 +88,6 @@ impl Evidence {
             known: HashMap::new(),
             sight: Sight::default(),
             arriving: HashMap::new(),
-            dying: HashMap::new(),
             held: None,
             look: 0,
             first: false,
@@ -113,6 +110,11 @@ impl Evidence {
     /// A connection that was there when the drain began.
     pub fn was_there(&mut self, there: &Connection) {
         self.known.insert(there.cookie, Glance::new(there));
+    }
+
+    /// A connection that ended while the drain began.
+    pub fn was_gone(&mut self, died: &Connection) {
+        self.known.remove(&died.cookie);
     }
 
     /// Begins a look. `settled` is when routes are known to have changed, if they are.
@@ -193,20 +195,24 @@ impl Evidence {
     /// A connection has ended; `probe` where it was the kubelet's.
     pub fn died(&mut self, died: &Connection, probe: bool, now: Instant) {
         let last = self.known.remove(&died.cookie);
-        if last.is_none() && died.brought() > 0 {
+        // The kernel is behind with its notices: this one may have ended before the drain began. Then what it brought is
+        // older than the drain.
+        let heard = u128::from(died.last_received);
+        let new = heard <= now.saturating_duration_since(self.began).as_millis();
+        if last.is_none() && died.brought() > 0 && new {
             self.arrives(died.port, probe, now);
         }
         if !self.counted.remove(&died.cookie) {
-            self.cuts(died, last, probe, now);
+            self.cuts(died, last);
         }
     }
 
     /// A connection that the last look sees: one that the app has left will die as it is.
-    pub fn dies(&mut self, seen: &Connection, probe: bool, now: Instant) {
+    pub fn dies(&mut self, seen: &Connection) {
         let left = !matches!(seen.state, State::Established | State::CloseWait);
         if left && self.counted.insert(seen.cookie) {
             let last = self.known.get(&seen.cookie).copied();
-            self.cuts(seen, last, probe, now);
+            self.cuts(seen, last);
         }
     }
 
@@ -239,14 +245,11 @@ impl Evidence {
         self.sight.last_arrival = Some(now);
     }
 
-    fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool, now: Instant) {
-        if !self.answered || !waited(died, last, self.settings.max_quiet) {
-            return;
-        }
-        if probe && take(&mut self.dying, died.port, now) {
-            return;
-        }
-        self.cut += 1;
+    /// Counts who waited. A probe that is under way just then is counted too: its address may stand for clients that
+    /// came through the node.
+    fn cuts(&mut self, died: &Connection, last: Option<Glance>) {
+        let waited = self.answered && waited(died, last, self.settings.max_quiet);
+        self.cut += u64::from(waited);
     }
 }
 
@@ -328,6 +331,16 @@ mod tests {
         }
     }
 
+    /// One that was answered just now.
+    fn fresh(cookie: u64) -> Connection {
+        Connection {
+            last_received: 0,
+            last_sent: 0,
+            last_acknowledgement: 0,
+            ..idle(cookie)
+        }
+    }
+
     /// One that waits for its answer since then.
     fn waiting(cookie: u64, since: u32) -> Connection {
         Connection {
@@ -377,7 +390,7 @@ mod tests {
     fn one_that_came_and_went_between_two_looks_arrived() {
         let mut evidence = evidence();
         let now = evidence.began() + 3000 * MS;
-        evidence.died(&idle(7), false, now);
+        evidence.died(&fresh(7), false, now);
         let probed = Connection {
             received: 1, // Only its end.
             state: State::Other,
@@ -386,6 +399,23 @@ mod tests {
         evidence.died(&probed, false, now + MS);
         let sight = look(&mut evidence, false, &[]);
         assert_eq!((sight.arrivals, sight.last_arrival), (1, Some(now)));
+    }
+
+    #[test]
+    fn one_that_ended_before_the_drain_began_did_not_arrive() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 20 * MS;
+        let earlier = Connection {
+            last_received: 30,
+            ..idle(1)
+        };
+        evidence.died(&earlier, false, now);
+        let later = Connection {
+            last_received: 10,
+            ..idle(2)
+        };
+        evidence.died(&later, false, now);
+        assert_eq!(evidence.arrivals(), 1);
     }
 
     #[test]
@@ -403,12 +433,12 @@ mod tests {
         for n in 0..60 {
             // Two probes each second, with jitter: now and then three within one.
             let at = began + n * 500 * MS + (n % 3) * 130 * MS;
-            evidence.died(&idle(u64::from(n)), true, at);
+            evidence.died(&fresh(u64::from(n)), true, at);
         }
         assert_eq!(evidence.arrivals(), 0);
         for n in 100..200 {
             let at = began + 30_000 * MS + (n - 100) * 100 * MS;
-            evidence.died(&idle(u64::from(n)), true, at);
+            evidence.died(&fresh(u64::from(n)), true, at);
         }
         let arrivals = evidence.arrivals();
         assert!(
@@ -502,18 +532,13 @@ mod tests {
         evidence.answered();
         evidence.died(&dead(waiting(2, 50)), false, now);
         evidence.died(&dead(idle(3)), false, now);
-        evidence.died(&dead(waiting(4, 50)), true, now);
-        assert_eq!(
-            evidence.cut(),
-            1,
-            "an idle one and a probe are nobody's loss"
-        );
+        assert_eq!(evidence.cut(), 1, "an idle one is nobody's loss");
         let orphan = Connection {
             state: State::FinWait1,
             ..waiting(5, 50)
         };
-        evidence.dies(&orphan, false, now);
-        evidence.dies(&waiting(6, 50), false, now);
+        evidence.dies(&orphan);
+        evidence.dies(&waiting(6, 50));
         evidence.died(&dead(waiting(5, 50)), false, now);
         assert_eq!(
             evidence.cut(),

@@ -166,6 +166,28 @@ fn a_page_without_the_series() {
 }
 
 #[test]
+fn a_page_that_has_the_series_twice() {
+    is_unknown(&body("text/plain", "busy 0\nbusy 0\n"), "ambiguous");
+}
+
+#[test]
+fn an_expression_over_a_page_whose_length_is_told_but_not_its_last_line_end() {
+    let page = body(
+        "text/plain",
+        "started_total{a=\"b\"} 7\nfinished_total{a=\"b\"} 7",
+    );
+    let source = page.replace("#busy", "#started_total - finished_total");
+    let flag = format!("--inflight={source}");
+    let sidecar = Sidecar::start(&[&flag, "--min-wait=0s", "--quiet-period=0s"]);
+    let verdict = sidecar.hook("/prestop/app").join().unwrap().unwrap().json();
+    assert_eq!(
+        (&verdict["outcome"], &verdict["inflight"]),
+        (&"drained".into(), &0.into()),
+        "{verdict}"
+    );
+}
+
+#[test]
 fn a_page_of_garbage() {
     is_unknown(&body("text/html", "<html>busy</html>\n"), "missing");
     is_unknown(&body("text/plain", "busy zero\n"), "malformed");

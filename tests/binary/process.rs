@@ -123,6 +123,26 @@ fn a_second_sigterm_or_a_sigint_ends_it_and_answers_who_waits() {
 }
 
 #[test]
+fn one_sigint_is_enough() {
+    let (_app, base) = shop(0);
+    let mut sidecar = Sidecar::start(&[&shop_source(&base)]);
+    sidecar.wait_for_sources();
+    sidecar.process.signal("INT");
+    let asked = Instant::now();
+    assert_eq!(sidecar.process.ended().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    assert_eq!(sidecar.said("draining").len(), 0, "nothing is waited for");
+}
+
+#[test]
+fn warnings_about_the_settings_are_logged() {
+    let mut sidecar = Sidecar::start_with(&["--app-port=1"], &[("GRACEKEEPER_MIN_WEIT", "1s")]);
+    assert_eq!(sidecar.said("GRACEKEEPER_MIN_WEIT sets nothing").len(), 1);
+    sidecar.process.signal("INT");
+    sidecar.process.ended();
+}
+
+#[test]
 fn the_app_is_told_once_and_the_message_is_left() {
     let (_app, base) = shop(0);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -221,21 +241,26 @@ fn readiness_can_also_ask_the_app() {
 #[test]
 fn each_transition_is_logged_once_with_fields_and_a_long_drain_says_where_it_is() {
     let (_app, base) = shop(0);
-    let sidecar = Sidecar::start(&[&shop_source(&base), "--min-wait=0s", "--quiet-period=0s"]);
+    let sidecar = Sidecar::start(&[
+        &shop_source(&base),
+        "--min-wait=0s",
+        "--quiet-period=0s",
+        "--grace-period=125s",
+    ]);
     sidecar.wait_for_sources();
     let gate = Gate::new();
     let request = gate.enter(&base, "a");
     let hook = sidecar.hook("/prestop/app");
     wait_for("a line about progress", || {
-        sidecar.said("still draining").pop()
+        let mut lines = sidecar.said("still draining").into_iter();
+        lines.find(|line| line["inflight"] == "1")
     });
     gate.open("a");
     request.join().unwrap().unwrap();
     hook.join().unwrap().unwrap();
     let progress = sidecar.said("still draining");
-    assert_eq!(progress[0]["inflight"], "1", "{progress:?}");
     assert!(
-        progress[0]["left_seconds"].as_u64().unwrap() <= 20,
+        progress[0]["left_seconds"].as_u64().unwrap() <= 115,
         "{progress:?}"
     );
     let began: Vec<_> = sidecar
@@ -246,9 +271,11 @@ fn each_transition_is_logged_once_with_fields_and_a_long_drain_says_where_it_is(
     assert_eq!(began.len(), 1);
     assert_eq!(
         (&began[0]["trigger"], &began[0]["budget_seconds"]),
-        (&"app hook".into(), &25.0.into())
+        (&"app hook".into(), &120.0.into())
     );
-    let ended = sidecar.said("drain ended");
+    let ended = wait_for("a line about the end", || {
+        Some(sidecar.said("drain ended")).filter(|lines| !lines.is_empty())
+    });
     assert_eq!(ended.len(), 1);
     assert_eq!(
         (&ended[0]["outcome"], &ended[0]["inflight"]),
@@ -274,7 +301,7 @@ fn a_clock_set_back_an_hour_changes_nothing() {
             &shop_source(&base),
             "--min-wait=1s",
             "--quiet-period=500ms",
-            "--grace-period=8s",
+            "--grace-period=60s",
         ],
         &[
             ("LD_PRELOAD", FAKETIME),
@@ -294,7 +321,7 @@ fn a_clock_set_back_an_hour_changes_nothing() {
     let verdict = hook.join().unwrap().unwrap().json();
     assert_eq!(verdict["outcome"], "drained", "{verdict}");
     let took = verdict["tookSeconds"].as_f64().unwrap();
-    assert!((1.0..3.0).contains(&took), "{verdict}");
+    assert!((1.0..40.0).contains(&took), "{verdict}");
     let stamps: Vec<String> = sidecar
         .said("drain")
         .iter()

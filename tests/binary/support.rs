@@ -207,12 +207,24 @@ impl Sidecar {
     /// Calls a hook as the kubelet does, and returns once the sidecar has taken it in.
     pub fn hook(&self, path: &str) -> JoinHandle<Option<Answer>> {
         let url = self.url(path);
+        let before = self.hooks();
         let hook =
             thread::spawn(move || ask("GET", &url, &[("user-agent", "kube-lifecycle/1.36")]));
         wait_for("a hook to be taken in", || {
-            (hook.is_finished() || self.status()["phase"] != "serving").then_some(())
+            (hook.is_finished() || self.hooks() > before).then_some(())
         });
         hook
+    }
+
+    /// How many hooks have been taken in.
+    fn hooks(&self) -> u64 {
+        let page = self.get("/metrics").body;
+        let lines = page
+            .lines()
+            .filter(|l| l.starts_with("gracekeeper_hooks_total{"));
+        lines
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 
     /// Waits until it has heard of each of its sources.

@@ -17,7 +17,7 @@ use super::scan::{Page, folder};
 const PROGRAM: &str = "target/test-env/prometheus/usr/bin/prometheus";
 /// Far more than anything takes, on any machine. Nothing waits this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The label that tells which page a series is from. No page has it.
+/// The label that tells which page a series is from, where there are several. No page has it.
 pub const PAGE: &str = "from_page";
 
 /// A Prometheus that has scraped some pages.
@@ -45,8 +45,13 @@ impl Prometheus {
                 })
             })
             .collect();
-        // Prometheus adds two labels of its own, which have to go: expressions are to see the page and nothing else.
-        let without = |label: &str| json!({"source_labels": [label], "regex": "ours", "target_label": label, "replacement": ""});
+        // Prometheus adds labels of its own, which have to go: we are to see the page and nothing else.
+        let mut relabel: Vec<Json> = (["job", "instance"].iter())
+            .map(|label| json!({"source_labels": [label], "regex": "ours", "target_label": label, "replacement": ""}))
+            .collect();
+        if pages.len() == 1 {
+            relabel.push(json!({"action": "labeldrop", "regex": PAGE}));
+        }
         let config = json!({
             "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
             "scrape_configs": [{
@@ -54,7 +59,7 @@ impl Prometheus {
                 "honor_labels": true,
                 "honor_timestamps": false,
                 "static_configs": targets,
-                "metric_relabel_configs": [without("job"), without("instance")],
+                "metric_relabel_configs": relabel,
             }],
         });
         let folder_of_its_own = tempfile::tempdir().unwrap();

@@ -42,10 +42,12 @@ impl Python {
         if let Some(why) = answer["refused"].as_str() {
             return Err(why.to_owned());
         }
-        let samples: Vec<(String, Vec<(String, String)>, String)> =
-            serde_json::from_value(answer["samples"].clone()).unwrap();
-        let mut samples: Vec<Sample> = (samples.into_iter())
-            .map(|(name, labels, value)| (name, labels, value.parse::<f64>().unwrap().into()))
+        let mut samples: Vec<Sample> = (answer["samples"].as_array().unwrap().iter())
+            .map(|sample| {
+                let (name, labels, value): (String, _, String) =
+                    serde_json::from_value(sample.clone()).unwrap();
+                (name, labels, value.parse::<f64>().unwrap().into())
+            })
             .collect();
         samples.sort();
         Ok(samples)

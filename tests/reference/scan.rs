@@ -61,17 +61,18 @@ pub fn ours(page: &Page) -> Read {
         let wanted = every.iter().filter(|sample| wanted.contains(&sample.0));
         wanted.cloned().collect()
     };
-    for name in &names {
-        let one = scan(page, &Names::of([name.clone()]));
-        assert_eq!(
-            one,
-            Ok(of(std::slice::from_ref(name))),
-            "{name} of {page:?}"
-        );
-    }
-    for several in [&names[..], &names[names.len() / 2..]] {
-        let found = scan(page, &Names::of(several.iter().cloned()));
-        assert_eq!(found, Ok(of(several)), "{several:?} of {page:?}");
+    let each = names.iter().map(std::slice::from_ref);
+    for wanted in each.chain([&names[..], &names[names.len() / 2..]]) {
+        let asked = Names::of(wanted.iter().cloned());
+        // A name that is escaped on the page cannot be looked for; then it is ours to choose.
+        if !matches!(asked, Names::Any) {
+            assert_eq!(
+                scan(page, &asked),
+                Ok(of(wanted)),
+                "{wanted:?} of {}",
+                page.name
+            );
+        }
     }
     Ok(every)
 }

@@ -118,7 +118,7 @@ impl Pattern {
             began,
             deadline: began + policy.budget,
             signalled: false,
-            sources: vec![Track::new(began)],
+            sources: vec![Track::new(began, false)],
             traffic: Traffic::Awaited,
         };
         let mut ends: Vec<f64> = self.new.iter().map(|r| r.to).collect();

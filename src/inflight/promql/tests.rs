@@ -611,11 +611,10 @@ proptest! {
 
     #[test]
     fn what_the_parser_takes_the_tokens_take(text in nearly()) {
-        // Durations of absurd length make the parser panic, which is why it does not get to see them.
-        prop_assume!(!text.contains("1e300"));
         let reviewed = Tokens::of(&text).map(Tokens::review);
-        if parser::parse(&text).is_ok() {
-            prop_assert!(!matches!(reviewed, Ok(Err(Objection::Unexpected(_))) | Err(_)), "{reviewed:?}");
+        // What is refused never gets to the parser, and had better not: "a offset inf" makes it panic.
+        if !matches!(reviewed, Ok(Err(Objection::Refused(_)))) && parser::parse(&text).is_ok() {
+            prop_assert!(matches!(reviewed, Ok(Ok(()))), "{reviewed:?}");
         }
         if let Err(refusal) = Query::parse(&text) {
             prop_assert_ne!(refusal, unsupported());

@@ -1,6 +1,6 @@
 //! What expressions reckon with: series, and what Prometheus does to them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use super::Error;
@@ -10,7 +10,7 @@ use crate::inflight::exposition::Sample;
 pub const NAME: &str = "__name__";
 
 /// A set of labels, the metric's name among them, sorted by name. None is empty: that is the same as not there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Vec<(String, String)>);
 
 impl Labels {
@@ -151,7 +151,8 @@ pub fn aggregate(
     grouping: &Grouping,
     vector: Vec<Series>,
 ) -> Vec<Series> {
-    let mut totals: HashMap<Labels, Total> = HashMap::new();
+    // In order, so that a page always comes to the same number, to the last bit.
+    let mut totals: BTreeMap<Labels, Total> = BTreeMap::new();
     for series in vector {
         totals
             .entry(grouping.key(&series.labels))

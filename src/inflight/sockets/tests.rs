@@ -131,6 +131,7 @@ async fn ours_are_left_out_of_the_count() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods)] // Nothing else runs meanwhile.
 async fn a_death_tells_whether_somebody_waited() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
