@@ -1,9 +1,10 @@
 //! The real binary, over real sockets, beside real apps.
 
-// The tests time what they see from outside, on a clock that nobody pauses, and block as they please.
+// The tests time what they see from outside, on a clock that nobody pauses, block as they please, and say what they skip.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::print_stdout,
     clippy::unwrap_used
 )]
 

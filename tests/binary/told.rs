@@ -195,7 +195,7 @@ fn where_nobody_is_told_the_verdict_says_who_stayed_and_what_was_lost() {
                 let ends = over.load(Ordering::Relaxed);
                 let path = match ends {
                     false => "/work?seconds=0.05".to_owned(),
-                    true if n % 2 == 0 => gate.path("/work", &name),
+                    true if n.is_multiple_of(2) => gate.path("/work", &name),
                     true => break,
                 };
                 match client.ask(&path) {
@@ -221,10 +221,8 @@ fn where_nobody_is_told_the_verdict_says_who_stayed_and_what_was_lost() {
             gate.wait_for(&n.to_string());
         }
         wait_for("the others to have their last answer", || {
-            let idle = clients.iter().skip(1).step_by(2);
-            idle.map(ScopedJoinHandle::is_finished)
-                .all(|ended| ended)
-                .then_some(())
+            let mut idle = clients.iter().skip(1).step_by(2);
+            idle.all(ScopedJoinHandle::is_finished).then_some(())
         });
         app.kill();
         let fates: Vec<_> = clients
