@@ -176,8 +176,7 @@ fn an_expression_over_a_page_whose_length_is_told_but_not_its_last_line_end() {
         "text/plain",
         "started_total{a=\"b\"} 7\nfinished_total{a=\"b\"} 7",
     );
-    let source = page.replace("#busy", "#started_total - finished_total");
-    let flag = format!("--inflight={source}");
+    let flag = format!("--inflight=prometheus+{page}#started_total - finished_total");
     let sidecar = Sidecar::start(&[&flag, "--min-wait=0s", "--quiet-period=0s"]);
     let verdict = sidecar.hook("/prestop/app").join().unwrap().unwrap().json();
     assert_eq!(
