@@ -259,13 +259,19 @@ impl Watcher {
         let mut evidence = Evidence::new(began, self.settings.clone());
         let begin = async {
             let mut deaths = Deaths::listen()?;
-            self.table.each(|there| evidence.was_there(&there)).await?;
+            let mut there = 0_u32;
+            let each = |seen| {
+                evidence.was_there(&seen);
+                there += 1;
+            };
+            self.table.each(each).await?;
             // Who died meanwhile was there too, or has come and gone in this moment.
             deaths.pending(|death| {
                 if let Died::Connection(died) = death {
                     evidence.was_gone(&died);
                 }
             })?;
+            debug!(connections = there, "watching the traffic");
             Ok::<_, Error>(deaths)
         };
         let deaths = match timeout(LOOK_LIMIT, begin).await {

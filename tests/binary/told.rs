@@ -287,7 +287,8 @@ fn each_new_connection_is_an_arrival_and_no_probe_and_no_read_of_ours_is() {
     let port = format!("--app-port={}", address.port());
     let source = shop_source(&base);
     let times = ["--min-wait=0s", "--quiet-period=300ms", "--max-quiet=1s"];
-    let sidecar = Sidecar::start(&[&source, &port, times[0], times[1], times[2]]);
+    let log = "--log-level=debug";
+    let sidecar = Sidecar::start(&[&source, &port, times[0], times[1], times[2], log]);
     sidecar.wait_for_sources();
     let gate = Gate::new();
     let before = gate.enter(&base, "before");
@@ -295,6 +296,10 @@ fn each_new_connection_is_an_arrival_and_no_probe_and_no_read_of_ours_is() {
     kept.ask("/hello").unwrap();
 
     let hook = call_hook(&sidecar);
+    // Whoever comes before the first look was there already.
+    wait_for("the first look", || {
+        (!sidecar.said("watching the traffic").is_empty()).then_some(())
+    });
     let over = AtomicBool::new(false);
     let (arrived, probes) = thread::scope(|scope| {
         let probing = scope.spawn(|| {
