@@ -9,7 +9,7 @@ use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
 use crate::mistake::Mistakes;
-use crate::{drain, http, inflight, serve};
+use crate::{cluster, drain, http, inflight, install, serve};
 
 /// Every flag is also an environment variable: `GRACEKEEPER_` and the flag in capitals.
 const PREFIX: &str = "GRACEKEEPER_";
@@ -31,6 +31,16 @@ enum Typed {
         after_long_help = after_long_help()
     )]
     Run(Box<RunArgs>),
+
+    /// An exec preStop hook for the app's container: asks the sidecar on this machine, and drains by itself if none answers
+    #[command(
+        after_help = "It takes the flags of gracekeeper run: give it the sidecar's, for when it has to drain by itself. Of \
+                      --listen it takes the port, where the sidecar is."
+    )]
+    Hook(Box<RunArgs>),
+
+    /// Copies this binary into a folder, from where the app's container can run it as a hook
+    Install(install::Args),
 }
 
 fn after_long_help() -> String {
@@ -52,6 +62,8 @@ struct RunArgs {
     http: http::Args,
     #[command(flatten)]
     serve: serve::Args,
+    #[command(flatten)]
+    cluster: cluster::Args,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -79,11 +91,24 @@ pub struct Log {
     pub targets: Targets,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            json: false,
+            targets: Targets::new().with_default(Level::INFO),
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug)]
 pub enum Command {
     /// The sidecar.
     Run(Box<serve::Settings>),
+    /// A preStop hook.
+    Hook(Box<serve::Settings>),
+    /// A copy of the binary.
+    Install(install::Args),
 }
 
 /// What was asked for, checked.
@@ -118,7 +143,18 @@ pub fn parse(words: &[String], environment: &BTreeMap<String, String>) -> Result
             mistakes.settle::<()>(None).err().unwrap_or_default(),
         ));
     };
-    let Typed::Run(run) = cli.command;
+    let (run, command): (_, fn(_) -> _) = match cli.command {
+        Typed::Run(run) => (run, Command::Run),
+        Typed::Hook(run) => (run, Command::Hook),
+        Typed::Install(args) => {
+            let asked = Asked {
+                log: Log::default(),
+                command: Command::Install(args),
+                warnings: Vec::new(),
+            };
+            return mistakes.settle(Some(asked)).map_err(Stop::Usage);
+        }
+    };
     let drain = run.drain.settle(&mut mistakes);
     let inflight = run.inflight.settle(&mut mistakes);
     let http = run.http.settle(
@@ -126,26 +162,28 @@ pub fn parse(words: &[String], environment: &BTreeMap<String, String>) -> Result
         &mut mistakes,
     );
     let serve = run.serve.settle(&mut mistakes);
+    let cluster = run.cluster.settle(environment, &mut mistakes);
     let log = run.log.settle(
         environment.get("RUST_LOG").map(String::as_str),
         &mut mistakes,
     );
     let mut warnings = unknown_variables(environment);
-    if drain.min_wait > drain.budget {
+    if drain.min_wait > drain.budget() {
         warnings.push(format!(
             "the least wait of {} is longer than the most a drain may take, {} (grace period minus reserve, or timeout), \
              which wins",
             humantime::format_duration(drain.min_wait),
-            humantime::format_duration(drain.budget),
+            humantime::format_duration(drain.budget()),
         ));
     }
     let settings = http.zip(log).map(|(http, log)| Asked {
         log,
-        command: Command::Run(Box::new(serve::Settings {
+        command: command(Box::new(serve::Settings {
             inflight,
             drain,
             http,
             notices: serve,
+            cluster,
         })),
         warnings,
     });
@@ -321,6 +359,7 @@ mod tests {
     fn settings(words: &[&str], environment: &[(&str, &str)]) -> serve::Settings {
         match parse(words, environment).unwrap().command {
             Command::Run(settings) => *settings,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -343,10 +382,12 @@ mod tests {
                 quiet_period: Duration::from_secs(1),
                 max_quiet: Duration::from_secs(10),
                 grace_period: Duration::from_secs(30),
-                budget: Duration::from_secs(25),
+                reserve: Duration::from_secs(5),
+                timeout: None,
                 readiness: drain::Readiness::Now,
                 when_blind: drain::WhenBlind::Wait,
                 poll_interval: Duration::from_millis(100),
+                exit_with_app: false,
             }
         );
         assert_eq!(run.inflight.read_timeout, Duration::from_secs(1));
@@ -358,7 +399,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_the_tightest_bound() {
-        let budget = |words: &[&str]| settings(&[&[SOURCE], words].concat(), &[]).drain.budget;
+        let budget = |words: &[&str]| settings(&[&[SOURCE], words].concat(), &[]).drain.budget();
         assert_eq!(
             budget(&["--grace-period=60s", "--reserve=10s"]),
             Duration::from_secs(50)
@@ -396,7 +437,7 @@ mod tests {
         ];
         let run = settings(&["--timeout", "8s"], &environment);
         assert_eq!(
-            (run.drain.min_wait, run.drain.budget),
+            (run.drain.min_wait, run.drain.budget()),
             (Duration::from_secs(7), Duration::from_secs(8))
         );
         let names: Vec<String> = run

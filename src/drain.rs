@@ -23,6 +23,9 @@ pub use reads::pause;
 /// The shortest time between two lines about a drain that goes on.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// The least time between two reads while serving, where the sidecar has to see its app end.
+const EXIT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Flags that say when a drain is over.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -67,6 +70,14 @@ pub struct Args {
     /// The least time between two reads of a source; it is read at most 5 % of the time
     #[arg(long, value_name = "DURATION", default_value = "100ms")]
     pub poll_interval: String,
+
+    /// End when the app has ended by itself (all it listens on has refused for max-quiet): for an ordinary sidecar in a
+    /// Job
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true
+    )]
+    pub exit_with_app: bool,
 }
 
 /// When a drain is over, and what readiness says meanwhile.
@@ -77,11 +88,15 @@ pub struct Policy {
     pub quiet_period: Duration,
     pub max_quiet: Duration,
     pub grace_period: Duration,
-    /// The longest a drain may take.
-    pub budget: Duration,
+    /// Kept back from the grace period.
+    pub reserve: Duration,
+    /// The longest a drain may take, whatever the grace period is.
+    pub timeout: Option<Duration>,
     pub readiness: Readiness,
     pub when_blind: WhenBlind,
     pub poll_interval: Duration,
+    /// End when the app has ended by itself.
+    pub exit_with_app: bool,
 }
 
 /// When readiness fails.
@@ -136,7 +151,6 @@ impl Args {
             );
             mistakes.add("reserve", &self.reserve, message);
         }
-        let budget = grace_period.saturating_sub(reserve);
         let quiet_period = mistakes.duration("quiet-period", &self.quiet_period);
         let max_quiet = mistakes.duration("max-quiet", &self.max_quiet);
         if max_quiet < quiet_period {
@@ -160,7 +174,8 @@ impl Args {
             quiet_period,
             max_quiet,
             grace_period,
-            budget: timeout.map_or(budget, |timeout| budget.min(timeout)),
+            reserve,
+            timeout,
             readiness: mistakes
                 .check("readiness", &self.readiness, readiness)
                 .unwrap_or(Readiness::Now),
@@ -168,7 +183,31 @@ impl Args {
                 .check("when-blind", &self.when_blind, when_blind)
                 .unwrap_or(WhenBlind::Wait),
             poll_interval: mistakes.positive_duration("poll-interval", &self.poll_interval),
+            exit_with_app: self.exit_with_app,
         }
+    }
+}
+
+impl Policy {
+    /// The longest that a drain may take, as far as the flags know.
+    pub fn budget(&self) -> Duration {
+        self.budget_of(self.grace_period)
+    }
+
+    /// The longest that a drain may take of a grace period.
+    ///
+    /// Of one that is shorter than the flags say, the app keeps no larger part than they give it, or half: a reserve of
+    /// 5 s must not leave a pod that is deleted with `--grace-period=5` without any drain.
+    pub fn budget_of(&self, granted: Duration) -> Duration {
+        let by_flags = self.reserve.as_secs_f64() / self.grace_period.as_secs_f64();
+        let part = if by_flags > 0.5 {
+            by_flags.min(1.0)
+        } else {
+            0.5
+        };
+        let reserve = self.reserve.min(granted.mul_f64(part));
+        let budget = granted.saturating_sub(reserve);
+        self.timeout.map_or(budget, |timeout| budget.min(timeout))
     }
 }
 
@@ -304,6 +343,9 @@ pub type Count = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>
 pub type Look =
     Arc<dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<Sight>> + Send + Sync>;
 
+/// Ends when no Service sends anybody here any more; false where nobody can say when that is. It may be dropped before.
+pub type Leave = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// What one look at the traffic on the app's ports saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sight {
@@ -338,6 +380,19 @@ pub struct Verdict {
     pub arrivals: Option<u64>,
     /// Clients that kept using their connections, where these were all that was left.
     pub persistent: Option<u64>,
+    /// Why the pod has to go, where somebody said.
+    pub reason: Option<Arc<str>>,
+}
+
+/// What somebody else says of the drain that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Advice {
+    /// The pod is going, and not only its app's container.
+    pub going: bool,
+    /// The pod's grace period, from the first hook or SIGTERM on.
+    pub granted: Option<Duration>,
+    /// Why the pod has to go.
+    pub reason: Option<Arc<str>>,
 }
 
 /// What everybody may know. It changes as a whole.
@@ -360,6 +415,8 @@ pub struct Drain {
     pub trigger: Trigger,
     pub began: Instant,
     pub deadline: Instant,
+    /// By then the kubelet has killed the app, if it stops it at all.
+    pub killed: Instant,
 }
 
 impl State {
@@ -380,9 +437,13 @@ impl State {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A drain began.
-    Began,
+    Began(Drain),
+    /// Of the drain that runs, the first sign that the app has to stop: its beginning, or later where that was by hand.
+    Stopping(Drain),
+    /// The drain that runs has another deadline now.
+    Bounded(Drain),
     /// A drain ended.
-    Ended(Arc<Verdict>),
+    Ended(Drain, Arc<Verdict>),
     /// The pod serves again.
     Serving,
 }
@@ -411,6 +472,11 @@ enum Command {
     },
     Release {
         reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Advise {
+        /// Which drain it is about.
+        began: Instant,
+        advice: Advice,
     },
 }
 
@@ -478,6 +544,11 @@ impl Handle {
         self.ask(|reply| Command::Release { reply }).await
     }
 
+    /// Says something of the drain that began then. It is passed over once that one is history.
+    pub async fn advise(&self, began: Instant, advice: Advice) {
+        let _ = self.commands.send(Command::Advise { began, advice }).await;
+    }
+
     async fn ask(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
@@ -494,6 +565,7 @@ pub struct Owner {
     sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
+    leave: Option<Leave>,
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
     events: mpsc::UnboundedSender<Event>,
@@ -504,12 +576,13 @@ pub struct Owner {
 }
 
 /// A drain's owner, its handle and what will happen in it. `sources` are what `count` counts; `look` looks at
-/// the traffic, where that can be done.
+/// the traffic, where that can be done; `leave` tells when Services send nobody any more, where that is to be awaited.
 pub fn new(
     policy: Policy,
     sources: Vec<Source>,
     count: Count,
     look: Option<Look>,
+    leave: Option<Leave>,
 ) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
     let (commands, asked) = mpsc::channel(64);
     let (events, happened) = mpsc::unbounded_channel();
@@ -525,6 +598,7 @@ pub fn new(
         sources,
         count,
         look,
+        leave,
         commands: asked,
         state,
         events,
@@ -546,7 +620,7 @@ enum Next {
     Serve,
     Drain(Trigger, Caller),
     Rest(Drain, Arc<Verdict>),
-    Reopen(Drain, Outcome),
+    Reopen(Drain, Arc<Verdict>),
     End,
 }
 
@@ -559,20 +633,37 @@ impl Owner {
                 Next::Serve => self.serving().await,
                 Next::Drain(trigger, caller) => self.draining(trigger, caller).await,
                 Next::Rest(drain, verdict) => self.drained(drain, verdict).await,
-                Next::Reopen(drain, outcome) => self.reopening(drain, outcome).await,
+                Next::Reopen(drain, verdict) => self.reopening(drain, verdict).await,
                 Next::End => return,
             }
         }
     }
 
-    /// Serves until somebody wants a drain. No timer runs.
+    /// Serves until somebody wants a drain. No timer runs, unless the sidecar has to see its app end.
     async fn serving(&mut self) -> Next {
+        let mut reads = self.policy.exit_with_app.then(|| self.reads());
+        let mut tracks = self.tracks(Instant::now());
         loop {
-            match self.commands.recv().await {
-                None => return Next::End,
-                Some(Command::Drain { trigger, caller }) => return Next::Drain(trigger, caller),
-                Some(Command::Undo { reply }) => answer(reply, Ok(())),
-                Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    None => return Next::End,
+                    Some(Command::Drain { trigger, caller }) => return Next::Drain(trigger, caller),
+                    Some(Command::Undo { reply }) => answer(reply, Ok(())),
+                    Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
+                    Some(Command::Advise { .. }) => {}
+                },
+                read = next_of(&mut reads) => {
+                    tracks[read.source].take(&read, self.policy.max_inflight);
+                    if tracks.iter().all(|track| track.is_gone_for(self.policy.max_quiet)) {
+                        info!("the app has ended by itself, and the sidecar ends with it");
+                        return Next::End;
+                    }
+                    if let Some(reads) = &mut reads {
+                        let least = self.policy.poll_interval.max(EXIT_INTERVAL);
+                        reads.again((self.count)(read.source), &read, least, None);
+                    }
+                }
             }
         }
     }
@@ -580,22 +671,28 @@ impl Owner {
     /// Waits for the work to be done, by the deadline at the latest.
     async fn draining(&mut self, trigger: Trigger, caller: Caller) -> Next {
         let began = Instant::now();
-        let drain = Drain {
+        let mut drain = Drain {
             trigger,
             began,
-            deadline: began + self.policy.budget,
+            deadline: began + self.policy.budget(),
+            killed: began + self.policy.grace_period,
         };
-        let mut stopping = self.note(trigger);
+        // When the first hook or SIGTERM came.
+        let mut stopping = self.note(trigger).then_some(began);
+        let mut reason = None;
         self.state.send_modify(|state| {
             state.drain = Some(drain);
             state.verdict = None;
         });
         self.enter(Phase::Draining);
         let mut waiting = vec![caller.join()];
-        self.tell(Event::Began);
+        self.tell(Event::Began(drain));
+        if stopping.is_some() {
+            self.tell(Event::Stopping(drain));
+        }
         info!(
             trigger = trigger.name(),
-            budget_seconds = self.policy.budget.as_secs_f64(),
+            budget_seconds = self.policy.budget().as_secs_f64(),
             "draining"
         );
 
@@ -603,9 +700,8 @@ impl Owner {
             began,
             deadline: drain.deadline,
             signalled: self.signalled,
-            sources: (self.sources.iter())
-                .map(|source| Track::new(began, source.connections))
-                .collect(),
+            left: self.leave.is_none().then_some(began),
+            sources: self.tracks(began),
             traffic: match self.look {
                 Some(_) => Traffic::Awaited,
                 None => Traffic::Unwatched,
@@ -618,6 +714,7 @@ impl Owner {
             None => Reads::none(),
         };
         let mut reads = self.reads();
+        let mut leaving = self.leave.as_ref().map(|leave| leave());
         let mut progress = began + PROGRESS;
         let (outcome, undo) = loop {
             let now = Instant::now();
@@ -630,23 +727,45 @@ impl Owner {
                 command = self.commands.recv() => match command {
                     None => return Next::End,
                     Some(Command::Drain { trigger, caller }) => {
-                        stopping |= self.note(trigger);
+                        if self.note(trigger) && stopping.is_none() {
+                            // The time before was somebody else's, and not the kubelet's.
+                            stopping = Some(now);
+                            self.tell(Event::Stopping(drain));
+                            self.bound(&mut drain, now, self.policy.grace_period);
+                            facts.deadline = drain.deadline;
+                        }
                         facts.signalled = self.signalled;
                         waiting.retain(|waiter| !waiter.is_closed());
                         waiting.push(caller.join());
                     }
                     Some(Command::Undo { reply }) if self.going() => answer(reply, Err(Refusal::Going)),
-                    Some(Command::Undo { reply }) if stopping => answer(reply, Err(Refusal::Stopping)),
+                    Some(Command::Undo { reply }) if stopping.is_some() => answer(reply, Err(Refusal::Stopping)),
                     Some(Command::Undo { reply }) => break (Outcome::Undone, Some(reply)),
                     Some(Command::Release { reply }) => {
                         answer(reply, Ok(()));
                         break (Outcome::Released, None);
                     }
+                    Some(Command::Advise { began: of, advice }) if of == began => {
+                        if let (Some(granted), Some(since)) = (advice.granted, stopping) {
+                            self.bound(&mut drain, since, granted);
+                            facts.deadline = drain.deadline;
+                        }
+                        if advice.going {
+                            self.note_going();
+                        }
+                        reason = advice.reason.or(reason);
+                    }
+                    Some(Command::Advise { .. }) => {}
                 },
+                known = ended(&mut leaving) => {
+                    leaving = None;
+                    facts.left = Some(if known { Instant::now() } else { began });
+                }
                 read = reads.next() => {
+                    let open_until = facts.open_until(&self.policy);
                     let track = &mut facts.sources[read.source];
                     track.take(&read, self.policy.max_inflight);
-                    let wanted = track.settles_at(&self.policy, began);
+                    let wanted = track.settles_at(&self.policy, open_until);
                     reads.again((self.count)(read.source), &read, self.policy.poll_interval, wanted);
                 }
                 seen = looks.next() => {
@@ -676,7 +795,7 @@ impl Owner {
             inflight: facts.inflight(),
             trigger,
             going: self.going(),
-            deadline: self.policy.budget,
+            deadline: drain.deadline - began,
             sources: self
                 .sources
                 .iter()
@@ -688,6 +807,7 @@ impl Owner {
                 .sight()
                 .filter(|_| outcome == Outcome::Persistent)
                 .map(|sight| sight.active),
+            reason,
         });
         let next = if self.going() {
             Next::Rest(drain, verdict.clone())
@@ -697,12 +817,12 @@ impl Owner {
         } else if self.held {
             Next::Rest(drain, verdict.clone())
         } else {
-            Next::Reopen(drain, outcome)
+            Next::Reopen(drain, verdict.clone())
         };
         log(&verdict);
         self.state
             .send_modify(|state| state.verdict = Some(verdict.clone()));
-        self.tell(Event::Ended(verdict.clone()));
+        self.tell(Event::Ended(drain, verdict.clone()));
         match &next {
             Next::Rest(..) => self.enter(Phase::Drained),
             Next::Reopen(..) => self.enter(Phase::Reopening),
@@ -745,6 +865,11 @@ impl Owner {
                         return Next::Serve;
                     }
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
+                    Some(Command::Advise { began, advice }) => {
+                        if advice.going && began == drain.began {
+                            self.note_going();
+                        }
+                    }
                 },
                 read = next_of(&mut reads) => {
                     if read.seen == Reading::Gone {
@@ -767,9 +892,8 @@ impl Owner {
     ///
     /// The hook was answered, but the old process may answer reads for as long as it takes to stop. So it has come back
     /// when it was seen to be gone first, or once the grace period is over, by when the kubelet has killed it.
-    async fn reopening(&mut self, drain: Drain, outcome: Outcome) -> Next {
-        let killed = drain.began + self.policy.grace_period;
-        let mut was_gone = outcome == Outcome::AppGone;
+    async fn reopening(&mut self, drain: Drain, verdict: Arc<Verdict>) -> Next {
+        let mut was_gone = verdict.outcome == Outcome::AppGone;
         let mut gone = vec![was_gone; self.sources.len()];
         let mut reads = self.reads();
         loop {
@@ -784,11 +908,18 @@ impl Owner {
                         return Next::Serve;
                     }
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
+                    Some(Command::Advise { began, advice }) => {
+                        if advice.going && began == drain.began {
+                            self.note_going();
+                            self.enter(Phase::Drained);
+                            return Next::Rest(drain, verdict);
+                        }
+                    }
                 },
                 read = reads.next() => {
                     gone[read.source] = read.seen == Reading::Gone;
                     was_gone |= gone[read.source];
-                    if !gone.contains(&true) && (was_gone || read.began >= killed) {
+                    if !gone.contains(&true) && (was_gone || read.began >= drain.killed) {
                         self.serve_again();
                         return Next::Serve;
                     }
@@ -796,6 +927,13 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// What is known of every source: nothing yet.
+    fn tracks(&self, now: Instant) -> Vec<Track> {
+        (self.sources.iter())
+            .map(|source| Track::new(now, source.connections))
+            .collect()
     }
 
     /// Reads of every source, from now on.
@@ -806,14 +944,32 @@ impl Owner {
     /// Takes in what a trigger says, and whether it means that the app's container stops.
     fn note(&mut self, trigger: Trigger) -> bool {
         match trigger {
-            Trigger::AppHook => return true,
+            Trigger::AppHook => {}
             Trigger::Manual => self.held = true,
             Trigger::SelfHook | Trigger::Signal => {
                 self.signalled |= trigger == Trigger::Signal;
-                self.state.send_modify(|state| state.going = true);
+                self.note_going();
             }
         }
-        false
+        trigger != Trigger::Manual
+    }
+
+    fn note_going(&self) {
+        self.state.send_modify(|state| state.going = true);
+    }
+
+    /// Bounds a drain by the grace period that runs since then, and says so if that is news.
+    fn bound(&self, drain: &mut Drain, since: Instant, granted: Duration) {
+        drain.killed = since + granted;
+        let deadline = since + self.policy.budget_of(granted);
+        if deadline == drain.deadline {
+            return;
+        }
+        drain.deadline = deadline;
+        self.state.send_modify(|state| state.drain = Some(*drain));
+        self.tell(Event::Bounded(*drain));
+        let budget_seconds = (deadline - drain.began).as_secs_f64();
+        info!(budget_seconds, "the deadline has changed");
     }
 
     fn going(&self) -> bool {
@@ -850,14 +1006,15 @@ fn log(verdict: &Verdict) {
         .map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let took_seconds = verdict.took.as_secs_f64();
     let (arrivals, persistent) = (verdict.arrivals, verdict.persistent);
+    let reason = verdict.reason.as_deref();
     match verdict.outcome {
         Outcome::Deadline | Outcome::Blind | Outcome::Persistent => warn!(
             outcome,
-            took_seconds, inflight, trigger, going, arrivals, persistent, "drain ended"
+            took_seconds, inflight, trigger, going, arrivals, persistent, reason, "drain ended"
         ),
         _ => info!(
             outcome,
-            took_seconds, inflight, trigger, going, arrivals, "drain ended"
+            took_seconds, inflight, trigger, going, arrivals, reason, "drain ended"
         ),
     }
     if verdict.outcome == Outcome::Persistent {
@@ -871,6 +1028,14 @@ fn log(verdict: &Verdict) {
 /// Answers somebody who may have gone.
 fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
     let _ = reply.send(answer);
+}
+
+/// The end of what may not have begun; then it never comes.
+async fn ended<T>(what: &mut Option<BoxFuture<'static, T>>) -> T {
+    match what {
+        Some(what) => what.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_of(reads: &mut Option<Reads<Reading>>) -> reads::Read<Reading> {

@@ -124,6 +124,14 @@ impl Token {
         Self::new(&text)
     }
 
+    /// The header that brings it, where `Authorization` is not to be had.
+    pub const HEADER: &str = "x-gracekeeper-token";
+
+    /// It as that header's value.
+    pub fn header(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether a request brings it, as `Authorization: Bearer` or as `X-Gracekeeper-Token`.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| {
@@ -133,7 +141,7 @@ impl Token {
                 .then(|| token.trim_ascii())
         });
         let own = headers
-            .get("x-gracekeeper-token")
+            .get(Self::HEADER)
             .map(|value| value.as_bytes().trim_ascii());
         [bearer, own]
             .into_iter()

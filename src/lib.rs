@@ -4,9 +4,13 @@
 //! private, so that the compiler finds what nobody needs.
 
 pub mod cli;
+pub mod hook;
 pub mod inflight;
+pub mod install;
 pub mod serve;
 
+mod clock;
+mod cluster;
 mod drain;
 mod fetch;
 mod http;

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use gracekeeper::cli::{self, Command, Log, Stop};
-use gracekeeper::serve;
-use tracing::{error, warn};
+use gracekeeper::{hook, install, serve};
+use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, fmt};
@@ -54,6 +54,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         .build()?;
     match command {
         Command::Run(settings) => runtime.block_on(serve::run(*settings)),
+        Command::Hook(settings) => {
+            let line = runtime.block_on(hook::run(*settings))?;
+            hook::tell(&line);
+            Ok(())
+        }
+        Command::Install(args) => {
+            let copy = install::run(&args)?;
+            info!(path = %copy.display(), "installed");
+            Ok(())
+        }
     }
 }
 

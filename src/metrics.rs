@@ -1,5 +1,7 @@
 //! Our own metrics, as Prometheus text.
 
+use std::time::Duration;
+
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts,
     Registry, TextEncoder,
@@ -143,6 +145,11 @@ impl Metrics {
         self.reads.with_label_values(&[source, result]).inc();
     }
 
+    /// A drain may take this long.
+    pub fn bounded(&self, budget: Duration) {
+        self.deadline_seconds.set(budget.as_secs_f64());
+    }
+
     /// A drain ended.
     pub fn drained(&self, verdict: &Verdict) {
         self.drains
@@ -191,6 +198,7 @@ mod tests {
             sources: Vec::new(),
             arrivals: None,
             persistent: None,
+            reason: None,
         });
         metrics.read("a", Ok(3.0));
         let page = metrics

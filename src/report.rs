@@ -1,5 +1,7 @@
 //! Verdict and status as JSON, and the verdict as one line.
 
+use std::fmt;
+
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -24,6 +26,8 @@ struct VerdictView<'a> {
     cut: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     deadline_seconds: Number,
     sources: Vec<SourceView<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -107,6 +111,7 @@ impl<'a> VerdictView<'a> {
             arrivals: verdict.arrivals,
             cut,
             persistent: verdict.persistent,
+            reason: verdict.reason.as_deref(),
             deadline_seconds: verdict.deadline.as_secs_f64().into(),
             sources,
             sources_left_out: 0,
@@ -172,23 +177,71 @@ pub fn status(
 
 /// A verdict as one line for people; `cut` is how many requests have been cut off since.
 pub fn line(verdict: &Verdict, cut: u64) -> String {
-    let inflight = verdict
-        .inflight
-        .map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    let mut line = format!(
-        "{} after {:.1}s of at most {}; in flight: {inflight}; started by: {}",
-        verdict.outcome.name(),
-        verdict.took.as_secs_f64(),
-        humantime::format_duration(verdict.deadline),
-        verdict.trigger.name(),
-    );
-    if let Some(persistent) = verdict.persistent {
-        line += &format!("; clients that kept their connections: {persistent}");
+    Line {
+        outcome: verdict.outcome.name(),
+        took: verdict.took.as_secs_f64(),
+        longest: verdict.deadline.as_secs_f64(),
+        inflight: verdict.inflight,
+        trigger: verdict.trigger.name(),
+        reason: verdict.reason.as_deref(),
+        persistent: verdict.persistent,
+        cut,
     }
-    if cut > 0 {
-        line += &format!("; requests cut off: {cut}");
+    .to_string()
+}
+
+/// The same of a verdict's JSON; nothing where it is none.
+pub fn line_of(json: &[u8]) -> Option<String> {
+    let verdict: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let line = Line {
+        outcome: verdict["outcome"].as_str()?,
+        took: verdict["tookSeconds"].as_f64()?,
+        longest: verdict["deadlineSeconds"].as_f64()?,
+        inflight: verdict["inflight"].as_f64(),
+        trigger: verdict["trigger"].as_str()?,
+        reason: verdict["reason"].as_str(),
+        persistent: verdict["persistent"].as_u64(),
+        cut: verdict["cut"].as_u64().unwrap_or_default(),
+    };
+    Some(line.to_string())
+}
+
+/// What a verdict's line says. Times are in seconds.
+struct Line<'a> {
+    outcome: &'a str,
+    took: f64,
+    longest: f64,
+    inflight: Option<f64>,
+    trigger: &'a str,
+    reason: Option<&'a str>,
+    persistent: Option<u64>,
+    cut: u64,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let longest = (self.longest * 10.0).round() / 10.0;
+        write!(
+            f,
+            "{} after {:.1}s of at most {longest}s; in flight: ",
+            self.outcome, self.took
+        )?;
+        match self.inflight {
+            Some(n) => write!(f, "{n}")?,
+            None => f.write_str("unknown")?,
+        }
+        write!(f, "; started by: {}", self.trigger)?;
+        if let Some(reason) = self.reason {
+            write!(f, "; because of: {reason}")?;
+        }
+        if let Some(persistent) = self.persistent {
+            write!(f, "; clients that kept their connections: {persistent}")?;
+        }
+        if self.cut > 0 {
+            write!(f, "; requests cut off: {}", self.cut)?;
+        }
+        Ok(())
     }
-    line
 }
 
 fn to_json(view: &impl Serialize) -> String {
@@ -214,6 +267,7 @@ mod tests {
             sources,
             arrivals: Some(12),
             persistent: None,
+            reason: None,
         }
     }
 
@@ -244,13 +298,26 @@ mod tests {
             line(&example(Vec::new()), 0),
             "drained after 2.3s of at most 25s; in flight: 0; started by: app hook"
         );
+        let unknown = Verdict {
+            inflight: None,
+            deadline: Duration::from_millis(24_712),
+            ..example(Vec::new())
+        };
+        assert!(line(&unknown, 0).contains(" of at most 24.7s; in flight: unknown;"));
         let persistent = Verdict {
             persistent: Some(2),
+            reason: Some("EvictionByEvictionAPI".into()),
             ..example(Vec::new())
         };
         assert!(
             line(&persistent, 3)
-                .ends_with("; clients that kept their connections: 2; requests cut off: 3")
+                .ends_with("; because of: EvictionByEvictionAPI; clients that kept their connections: 2; requests cut off: 3")
         );
+        for told in [example(Vec::new()), unknown, persistent] {
+            let json = verdict(&told);
+            assert_eq!(line_of(json.as_bytes()), Some(line(&told, 0)));
+        }
+        assert_eq!(line_of(b"{}"), None);
+        assert_eq!(line_of(b"ok"), None);
     }
 }

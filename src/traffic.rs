@@ -38,8 +38,6 @@ pub struct Settings {
     pub max_quiet: Duration,
     /// The least time between two looks.
     pub poll_interval: Duration,
-    /// How long after the beginning of a drain the app is killed at the latest.
-    pub grace_period: Duration,
 }
 
 /// Addresses the kubelet calls from: probes come from there too, and are no traffic.
@@ -97,8 +95,8 @@ enum Ask {
         settled: Option<Instant>,
         reply: oneshot::Sender<Option<Sight>>,
     },
-    /// The hooks are being answered: from now on whoever waits is cut off.
-    Answered,
+    /// The hooks are being answered: from now on whoever waits is cut off. By `killed` the app is dead.
+    Answered { killed: Instant },
     /// Say what was seen, as of now.
     Sum { reply: oneshot::Sender<Seen> },
     /// The pod serves again.
@@ -123,9 +121,10 @@ impl Traffic {
         answer.await.ok()?
     }
 
-    /// The hooks are being answered: from now on, whoever waits for the app is cut off when it dies.
-    pub fn answered(&self) {
-        let _ = self.asks.send(Ask::Answered);
+    /// The hooks are being answered: from now on, whoever waits for the app is cut off when it dies, which it has by
+    /// `killed`.
+    pub fn answered(&self, killed: Instant) {
+        let _ = self.asks.send(Ask::Answered { killed });
     }
 
     /// The pod serves again, and nothing is watched.
@@ -175,6 +174,8 @@ struct Watch {
     evidence: Evidence,
     /// When to look without being asked.
     next_look: Option<Instant>,
+    /// When the app is dead, and nobody has to look any more.
+    killed: Option<Instant>,
 }
 
 impl Watcher {
@@ -193,7 +194,7 @@ impl Watcher {
                     if let Some(watch) = &mut watch {
                         let began = Instant::now();
                         self.look(watch, None).await;
-                        watch.look_after(pause(began.elapsed(), self.settings.poll_interval), &self.settings);
+                        watch.look_after(pause(began.elapsed(), self.settings.poll_interval));
                     }
                     self.show(watch.as_ref());
                     continue;
@@ -222,11 +223,12 @@ impl Watcher {
                     self.show(watch.as_ref());
                     let _ = reply.send(sight);
                 }
-                Ask::Answered => {
+                Ask::Answered { killed } => {
                     if let Some(watch) = &mut watch {
                         watch.take_deaths(&self.ours, &self.kubelet);
                         watch.evidence.answered();
-                        watch.look_after(self.settings.poll_interval, &self.settings);
+                        watch.killed = Some(killed);
+                        watch.look_after(self.settings.poll_interval);
                     }
                 }
                 Ask::Sum { reply } => {
@@ -294,6 +296,7 @@ impl Watcher {
             deaths,
             evidence,
             next_look: None,
+            killed: None,
         })
     }
 
@@ -334,10 +337,9 @@ impl Watcher {
 
 impl Watch {
     /// Looks again after that long, unless the app must be gone by then.
-    fn look_after(&mut self, pause: Duration, settings: &Settings) {
+    fn look_after(&mut self, pause: Duration) {
         let next = Instant::now() + pause;
-        let gone = self.evidence.began() + settings.grace_period;
-        self.next_look = Some(next).filter(|&next| next < gone);
+        self.next_look = Some(next).filter(|&next| self.killed.is_some_and(|killed| next < killed));
     }
 
     /// Takes in every notice that has come.
@@ -404,7 +406,6 @@ mod tests {
             quiet_period: QUIET,
             max_quiet: 10 * QUIET,
             poll_interval: QUIET / 2,
-            grace_period: 150 * QUIET,
         };
         let (watcher, traffic) = new(settings, Arc::new(|_| false), Kubelet::default());
         tokio::spawn(watcher.run());
@@ -478,7 +479,7 @@ mod tests {
         }
         let began = Instant::now();
         assert_eq!(traffic.clone().look(began, None).await.unwrap().waiting, 3);
-        traffic.answered();
+        traffic.answered(Instant::now() + 150 * QUIET);
         let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
         sleep(QUIET).await;
         assert_eq!(traffic.sum().await.cut, 3);

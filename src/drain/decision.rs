@@ -14,6 +14,9 @@ pub struct Facts {
     pub deadline: Instant,
     /// The sidecar was told to stop.
     pub signalled: bool,
+    /// Since when Services send nobody here any more, as far as anybody can say: the beginning where nobody is asked,
+    /// none while the answer is awaited.
+    pub left: Option<Instant>,
     pub sources: Vec<Track>,
     pub traffic: Traffic,
 }
@@ -55,8 +58,8 @@ impl Facts {
             self.traffic = Traffic::Unwatched;
             return;
         };
-        let settles = settles_at(policy, self.began, &sight);
-        let settled = Some(settles).filter(|&settles| looked >= settles);
+        let settles = self.settles_at(policy, &sight);
+        let settled = settles.filter(|&settles| looked >= settles);
         let before = match self.traffic {
             Traffic::Seen(seen) => seen.only_persistent,
             _ => None,
@@ -100,26 +103,30 @@ impl Facts {
     /// When a look has to begin to prove that routes have changed, should nothing arrive until then.
     pub fn look_wanted(&self, policy: &Policy) -> Option<Instant> {
         match self.traffic {
-            Traffic::Seen(seen) if seen.settled.is_none() => {
-                Some(settles_at(policy, self.began, &seen.sight))
-            }
+            Traffic::Seen(seen) if seen.settled.is_none() => self.settles_at(policy, &seen.sight),
             _ => None,
         }
     }
-}
 
-/// When routes have changed if nothing more arrives: after min-wait, and after the silence that the traffic asks for.
-fn settles_at(policy: &Policy, began: Instant, sight: &Sight) -> Instant {
-    let open_until = began + policy.min_wait;
-    let Some(last) = sight.last_arrival else {
-        return open_until;
-    };
-    let silence = silence(sight.arrivals, last.saturating_duration_since(began));
-    let silence = silence.clamp(
-        policy.quiet_period,
-        policy.max_quiet.max(policy.quiet_period),
-    );
-    open_until.max(last + silence)
+    /// When min-wait is over, if it has begun.
+    pub fn open_until(&self, policy: &Policy) -> Option<Instant> {
+        self.left.map(|left| left + policy.min_wait)
+    }
+
+    /// When routes have changed if nothing more arrives: after min-wait, and after the silence that the traffic asks
+    /// for.
+    fn settles_at(&self, policy: &Policy, sight: &Sight) -> Option<Instant> {
+        let open_until = self.open_until(policy)?;
+        let Some(last) = sight.last_arrival else {
+            return Some(open_until);
+        };
+        let silence = silence(sight.arrivals, last.saturating_duration_since(self.began));
+        let silence = silence.clamp(
+            policy.quiet_period,
+            policy.max_quiet.max(policy.quiet_period),
+        );
+        Some(open_until.max(last + silence))
+    }
 }
 
 /// How long nothing must have arrived to mean that nothing will, after `arrivals` of which the last came `within` that
@@ -145,7 +152,7 @@ pub enum Decision {
 /// 2. Where nothing listens any more and no connection is waited on, nothing can be waited for. It takes the quiet
 ///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
 /// 3. Before min-wait is over, routes still lead here; and so they do where traffic is watched, until nothing has arrived
-///    for the silence that it asks for.
+///    for the silence that it asks for. Where Services are asked, min-wait begins when they send nobody any more.
 /// 4. Every source is quiet, or has been unreadable for as long as the policy allows. Where traffic is watched, one quiet
 ///    read after routes have changed is enough, since nothing new comes; else quiet has to last.
 /// 5. A connection that brought bytes and was never answered is a request that the app has not counted yet. It holds up
@@ -181,20 +188,16 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
         Traffic::Seen(seen) => Some(seen),
     };
     let deserted = seen.is_none_or(|seen| seen.sight.waiting == 0);
-    let gone = |track: &Track| {
-        track
-            .gone
-            .is_some_and(|span| span.length() >= policy.quiet_period)
-    };
+    let gone = |track: &Track| track.is_gone_for(policy.quiet_period);
     let all_gone = !facts.sources.is_empty() && facts.sources.iter().all(gone);
     let any_gone = facts.sources.iter().any(|track| track.gone.is_some());
     if deserted && (all_gone || (facts.signalled && any_gone)) {
         return Decision::End(Outcome::AppGone);
     }
-    let open_until = facts.began + policy.min_wait;
-    if now < open_until {
-        return wait(Some(open_until));
-    }
+    let open_until = match facts.open_until(policy) {
+        Some(open_until) if now >= open_until => open_until,
+        until => return wait(until),
+    };
     let proof = match seen {
         None => Proof::Lasting,
         Some(Seen {
@@ -210,7 +213,7 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     };
     let mut blind = false;
     for track in &facts.sources {
-        match track.settled(policy, proof, facts.began, now) {
+        match track.settled(policy, proof, open_until, now) {
             Settled::Quiet => {}
             Settled::Blind => blind = true,
             Settled::Not(until) => {
@@ -325,19 +328,22 @@ impl Track {
         }
     }
 
-    /// When a read has to begin to prove that the source has settled, should it not change until then.
-    pub fn settles_at(&self, policy: &Policy, began: Instant) -> Option<Instant> {
-        let span = self.quiet.or(self.gone)?;
-        Some((span.from + policy.quiet_period).max(began + policy.min_wait))
+    /// Nothing has listened for that long.
+    pub fn is_gone_for(&self, long: Duration) -> bool {
+        self.gone.is_some_and(|span| span.length() >= long)
     }
 
-    fn settled(&self, policy: &Policy, proof: Proof, began: Instant, now: Instant) -> Settled {
+    /// When a read has to begin to prove that the source has settled, should it not change until then.
+    pub fn settles_at(&self, policy: &Policy, open_until: Option<Instant>) -> Option<Instant> {
+        let span = self.quiet.or(self.gone)?;
+        Some((span.from + policy.quiet_period).max(open_until?))
+    }
+
+    fn settled(&self, policy: &Policy, proof: Proof, open_until: Instant, now: Instant) -> Settled {
         if let Some(span) = self.quiet {
             let done = match proof {
                 // Requests may come for as long as routes lead here: the last look has to be later than that.
-                Proof::Lasting => {
-                    span.length() >= policy.quiet_period && span.to >= began + policy.min_wait
-                }
+                Proof::Lasting => span.length() >= policy.quiet_period && span.to >= open_until,
                 Proof::After {
                     settled,
                     unanswered,

@@ -22,10 +22,12 @@ fn policy() -> Policy {
         quiet_period: SECOND,
         max_quiet: 10 * SECOND,
         grace_period: 30 * SECOND,
-        budget: 25 * SECOND,
+        reserve: 5 * SECOND,
+        timeout: None,
         readiness: Readiness::Now,
         when_blind: WhenBlind::Wait,
         poll_interval: Duration::from_millis(100),
+        exit_with_app: false,
     }
 }
 
@@ -71,7 +73,7 @@ impl Lab {
         let names = (0..readings.lock().unwrap().len())
             .map(|n| source(&format!("s{n}")))
             .collect();
-        let (owner, handle, events) = new(policy.clone(), names, count, look);
+        let (owner, handle, events) = new(policy.clone(), names, count, look, None);
         Self {
             handle,
             events,
@@ -186,7 +188,7 @@ async fn the_deadline_ends_a_drain_whose_work_does_not_end() {
 async fn a_budget_shorter_than_min_wait_wins() {
     let lab = Lab::with(
         Policy {
-            budget: 2 * SECOND,
+            timeout: Some(2 * SECOND),
             ..policy()
         },
         &[QUIET],
@@ -360,12 +362,14 @@ async fn a_lone_app_hook_is_a_restart_and_the_pod_reopens_when_the_app_is_back()
     let mut seen = Vec::new();
     while let Ok(event) = lab.events.try_recv() {
         seen.push(match event {
-            Event::Began => "began",
-            Event::Ended(_) => "ended",
+            Event::Began(_) => "began",
+            Event::Stopping(_) => "stopping",
+            Event::Bounded(_) => "bounded",
+            Event::Ended(..) => "ended",
             Event::Serving => "serving",
         });
     }
-    assert_eq!(seen, ["began", "ended", "serving"]);
+    assert_eq!(seen, ["began", "stopping", "ended", "serving"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -543,7 +547,7 @@ async fn while_serving_no_timer_runs_and_nothing_is_read() {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
-    let (owner, handle, _events) = new(policy(), vec![source("s")], count, None);
+    let (owner, handle, _events) = new(policy(), vec![source("s")], count, None, None);
     let owner = tokio::spawn(owner.run());
     advance(3600 * SECOND).await;
     assert_eq!(*reads.lock().unwrap(), 0);
@@ -597,7 +601,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             when_blind,
             quiet_period: quiet * SECOND,
             min_wait: wait * SECOND,
-            budget: budget * SECOND,
+            timeout: Some(budget * SECOND),
             ..policy()
         }
     })
@@ -621,7 +625,7 @@ proptest! {
                     Happening::Call(trigger) => {
                         going |= matches!(trigger, Trigger::SelfHook | Trigger::Signal);
                         let asked = Instant::now();
-                        let limit = policy.budget + SECOND;
+                        let limit = policy.budget() + SECOND;
                         let pending = lab.handle.drain(trigger).await;
                         let earlier = lab.handle.state().phase == Phase::Drained;
                         if !lab.owner.is_finished() {
@@ -998,7 +1002,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
     track.take(&read(0.0, 1.0), 0.0);
     track.take(&read(1.5, 3.0), 0.0);
     assert_eq!(
-        track.settles_at(&policy(), now - 10 * SECOND),
+        track.settles_at(&policy(), Some(now - 5 * SECOND)),
         Some(now + seconds(2.0))
     );
     let quiet = Policy {
@@ -1009,6 +1013,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         began: now,
         deadline: now + 25 * SECOND,
         signalled: false,
+        left: Some(now),
         sources: vec![track],
         traffic: Traffic::Unwatched,
     };

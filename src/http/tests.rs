@@ -19,10 +19,12 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         quiet_period: Duration::from_secs(1),
         max_quiet: Duration::from_secs(1),
         grace_period: Duration::from_secs(30),
-        budget: Duration::from_secs(25),
+        reserve: Duration::from_secs(5),
+        timeout: None,
         readiness: Readiness::Now,
         when_blind: WhenBlind::Wait,
         poll_interval: Duration::from_millis(100),
+        exit_with_app: false,
     };
     let count: Count = Arc::new(move |_| Box::pin(async move { reading }));
     let (owner, handle, _events) = drain::new(
@@ -32,6 +34,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
             connections: false,
         }],
         count,
+        None,
         None,
     );
     tokio::spawn(owner.run());

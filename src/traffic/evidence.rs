@@ -308,7 +308,6 @@ mod tests {
             quiet_period: 1000 * MS,
             max_quiet: 10_000 * MS,
             poll_interval: 100 * MS,
-            grace_period: 30_000 * MS,
         };
         Evidence::new(Instant::now(), settings)
     }

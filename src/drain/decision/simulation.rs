@@ -24,10 +24,12 @@ fn policy() -> Policy {
         quiet_period: Duration::from_secs(1),
         max_quiet: Duration::from_secs(10),
         grace_period: Duration::from_secs(60),
-        budget: Duration::from_secs(55),
+        reserve: Duration::from_secs(5),
+        timeout: None,
         readiness: Readiness::Now,
         when_blind: WhenBlind::Wait,
         poll_interval: STEP,
+        exit_with_app: false,
     }
 }
 
@@ -116,7 +118,8 @@ impl Pattern {
         let began = Instant::now();
         let mut facts = Facts {
             began,
-            deadline: began + policy.budget,
+            deadline: began + policy.budget(),
+            left: Some(began),
             signalled: false,
             sources: vec![Track::new(began, false)],
             traffic: Traffic::Awaited,

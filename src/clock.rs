@@ -1,0 +1,57 @@
+//! The wall clock, which nothing else reads: it may jump, and a drain is timed on the monotonic clock alone.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+/// How much less than was granted may be left for that to be the kubelet's delay, and not a clock that is wrong.
+const REASON: Duration = Duration::from_secs(5);
+
+/// What the clock on the wall says.
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// What is left of a grace period that ends at `deadline`, as the API server sees it, while this machine's clock says
+/// `now`.
+///
+/// What was granted is what counts, since two clocks need not agree; only where they agree within reason does it count
+/// too that some of it has passed already.
+pub fn left(granted: Duration, deadline: Timestamp, now: Timestamp) -> Duration {
+    let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
+    if left < granted && granted - left <= REASON {
+        left
+    } else {
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_granted_counts_unless_the_clocks_agree_within_reason() {
+        let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let seconds = Duration::from_secs;
+        for (left_by_the_wall, expected) in [
+            (30, 30),
+            (28, 28),
+            (25, 25),
+            (24, 30), // The kubelet was down for a while, or a clock is wrong: it counts from when it acts.
+            (31, 30),
+            (-1, 30),
+            (3630, 30), // An hour behind.
+            (-3570, 30),
+        ] {
+            let deadline = Timestamp::from_second(now.as_second() + left_by_the_wall).unwrap();
+            assert_eq!(
+                left(seconds(30), deadline, now),
+                seconds(expected),
+                "{left_by_the_wall}"
+            );
+        }
+        let over = Timestamp::from_second(now.as_second() - 1).unwrap();
+        assert_eq!(left(seconds(2), over, now), Duration::ZERO);
+    }
+}

@@ -1,0 +1,416 @@
+//! The Kubernetes API, as advice: what it says of our own pod, whether Services still send anybody there, and Events.
+//!
+//! Nobody has to be there, to answer, or to tell the truth. Nothing is asked while the pod serves: the client is built for
+//! a drain and dropped after it, so a token or a certificate that has changed meanwhile is the one that is used.
+
+mod endpoints;
+mod events;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Uri;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::time::timeout;
+
+use crate::mistake::Mistakes;
+pub use events::{Note, Reason};
+#[cfg(test)]
+pub use pod::Deletion;
+pub use pod::OwnPod;
+
+/// The longest that one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the kubelet mounts a service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Flags of the Kubernetes API.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct Args {
+    /// auto uses the API where a service account is mounted, off never
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub kube: String,
+
+    /// The least wait starts only when this pod has left the Service's EndpointSlices. Repeatable
+    #[arg(long, value_name = "NAME")]
+    pub service: Vec<String>,
+
+    /// Where the service account is mounted
+    #[arg(long, value_name = "DIR", default_value = SERVICE_ACCOUNT)]
+    pub service_account: PathBuf,
+}
+
+/// What may be asked, checked.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// How to reach the API; nothing where it is not to be asked.
+    pub access: Option<Access>,
+    /// Services that send requests to this pod.
+    pub services: Vec<String>,
+    /// Why nobody is asked, where that may surprise.
+    pub warning: Option<String>,
+}
+
+/// How to reach the API, and who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    server: Uri,
+    service_account: PathBuf,
+    namespace: String,
+    pod: String,
+    /// None where nobody said.
+    uid: Option<String>,
+}
+
+impl Args {
+    /// Checks the flags. The environment says where the API is, as in every pod, and which pod this is: `POD_NAME`,
+    /// `POD_NAMESPACE` and `POD_UID`, by the downward API.
+    pub fn settle(
+        &self,
+        environment: &BTreeMap<String, String>,
+        mistakes: &mut Mistakes,
+    ) -> Settings {
+        let on = match self.kube.as_str() {
+            "auto" => true,
+            "off" => false,
+            other => {
+                mistakes.add("kube", other, "write auto or off");
+                return Settings::default();
+            }
+        };
+        for name in &self.service {
+            if !is_label(name) {
+                let message = "it is no Service's name; write the name alone, such as shop";
+                mistakes.add("service", name, message);
+            } else if !on {
+                let message = "its EndpointSlices are in the Kubernetes API; leave out --kube=off";
+                mistakes.add("service", name, message);
+            }
+        }
+        let (access, missing) = match on.then(|| self.access(environment)) {
+            None => (None, None),
+            Some(Ok(access)) => (Some(access), None),
+            // Without anything of Kubernetes around, nothing is missing.
+            Some(Err(Missing::Everything)) if self.service.is_empty() => (None, None),
+            Some(Err(missing)) => (None, Some(missing)),
+        };
+        Settings {
+            access,
+            services: self.service.clone(),
+            warning: missing.map(|missing| {
+                format!("the Kubernetes API is not asked, and no Events are written: {missing}")
+            }),
+        }
+    }
+
+    fn access(&self, environment: &BTreeMap<String, String>) -> Result<Access, Missing> {
+        let get = |name: &str| {
+            (environment.get(name).map(|value| value.trim())).filter(|value| !value.is_empty())
+        };
+        let (Some(host), true) = (
+            get("KUBERNETES_SERVICE_HOST"),
+            self.service_account.join("token").is_file(),
+        ) else {
+            return Err(Missing::Everything);
+        };
+        let port = get("KUBERNETES_SERVICE_PORT").unwrap_or("443");
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.to_owned(),
+        };
+        let server = format!("https://{host}:{port}").parse();
+        let server = server.map_err(|_| Missing::Server)?;
+        let pod = get("POD_NAME").ok_or(Missing::PodName)?.to_owned();
+        let mounted = || {
+            let text = std::fs::read_to_string(self.service_account.join("namespace")).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let namespace = (get("POD_NAMESPACE").map(str::to_owned))
+            .or_else(mounted)
+            .ok_or(Missing::Namespace)?;
+        Ok(Access {
+            server,
+            service_account: self.service_account.clone(),
+            namespace,
+            pod,
+            uid: get("POD_UID").map(str::to_owned),
+        })
+    }
+}
+
+/// What there is none of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// No service account, or no API server's address.
+    Everything,
+    Server,
+    PodName,
+    Namespace,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Missing::Everything => {
+                "no service account is mounted; set automountServiceAccountToken, or leave out --service"
+            }
+            Missing::Server => "KUBERNETES_SERVICE_HOST and _PORT are no address",
+            Missing::PodName => {
+                "the environment has no POD_NAME; set POD_NAME, POD_NAMESPACE and POD_UID by the downward API, or write \
+                 --kube=off"
+            }
+            Missing::Namespace => "the environment has no POD_NAMESPACE; set it by the downward API",
+        })
+    }
+}
+
+/// An RFC 1035 label, as a Service's name is.
+fn is_label(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// Why a call came to nothing.
+#[derive(Debug)]
+pub enum Error {
+    /// The API server, or what stands in its way, did not answer in time.
+    Timeout,
+    /// It may not be asked that.
+    Forbidden(String),
+    /// It answered something else than what was asked for.
+    Refused(String),
+    /// There is no talking to it.
+    Unreachable(String),
+    /// What it says cannot be true.
+    Lie(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Timeout => {
+                let limit = humantime::format_duration(CALL_LIMIT);
+                write!(f, "the API server did not answer within {limit}")
+            }
+            Error::Forbidden(why) => write!(
+                f,
+                "{why}; bind the pod's service account to a Role that may, or write --kube=off"
+            ),
+            Error::Refused(why) => write!(f, "the API server refuses: {why}"),
+            Error::Unreachable(why) => write!(f, "no talking to the API server: {why}"),
+            Error::Lie(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<kube::Error> for Error {
+    fn from(e: kube::Error) -> Self {
+        match e {
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+                Error::Forbidden(format!("{} ({})", status.message, status.code))
+            }
+            kube::Error::Api(status) => {
+                Error::Refused(format!("{} ({})", status.message, status.code))
+            }
+            other => {
+                // The library's own words end before the cause.
+                let mut text = other.to_string();
+                let mut cause = std::error::Error::source(&other);
+                while let Some(e) = cause {
+                    let more = e.to_string();
+                    if !text.contains(&more) {
+                        text += &format!(": {more}");
+                    }
+                    cause = e.source();
+                }
+                Error::Unreachable(text)
+            }
+        }
+    }
+}
+
+/// Asks the API. Clones share one client.
+#[derive(Clone)]
+pub struct Cluster {
+    access: Arc<Access>,
+    client: Arc<Mutex<Option<Client>>>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cluster").field(&self.access).finish()
+    }
+}
+
+impl Cluster {
+    /// Asks nobody yet.
+    pub fn new(access: Access) -> Self {
+        Self {
+            access: Arc::new(access),
+            client: Arc::default(),
+        }
+    }
+
+    /// What tells this pod from others.
+    pub fn identity(&self) -> &str {
+        (self.access.uid.as_deref()).unwrap_or(&self.access.pod)
+    }
+
+    /// Drops the client, and with it what it knew and the timers it ran.
+    pub fn rest(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What the API server says of our own pod.
+    ///
+    /// # Errors
+    /// When it says nothing within a second, or something that cannot be.
+    pub async fn own_pod(&self) -> Result<OwnPod, Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client()?, &self.access.namespace);
+        let pod = bounded(pods.get(&self.access.pod)).await?;
+        if let Some(uid) = &self.access.uid
+            && pod.metadata.uid.as_ref() != Some(uid)
+        {
+            return Err(Error::Lie("the API server knows another pod of this name"));
+        }
+        Ok(OwnPod::new(&pod))
+    }
+
+    /// Writes an Event about our own pod.
+    ///
+    /// # Errors
+    /// When it was not taken within a second.
+    pub async fn write(&self, note: &Note) -> Result<(), Error> {
+        let events: Api<Event> = Api::namespaced(self.client()?, &self.access.namespace);
+        let event = note.event(&self.access);
+        bounded(events.create(&PostParams::default(), &event)).await?;
+        Ok(())
+    }
+
+    fn client(&self) -> Result<Client, Error> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let built = Client::try_from(self.access.config())?;
+        Ok(client.insert(built).clone())
+    }
+}
+
+impl Access {
+    fn config(&self) -> kube::Config {
+        let mut config = kube::Config::new(self.server.clone());
+        config.root_cert_file = Some(self.service_account.join("ca.crt"));
+        let token = self.service_account.join("token");
+        config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
+        config.default_namespace.clone_from(&self.namespace);
+        config.connect_timeout = Some(CALL_LIMIT);
+        config.write_timeout = Some(CALL_LIMIT);
+        // A call that failed is one that is not made again: ten thousand pods may be ending.
+        config.default_retry = false;
+        config
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match timeout(CALL_LIMIT, call).await {
+        Ok(answer) => answer.map_err(Error::from),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settle(args: &Args, environment: &[(&str, &str)]) -> Result<Settings, String> {
+        let environment = (environment.iter())
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let mut mistakes = Mistakes::default();
+        let settings = args.settle(&environment, &mut mistakes);
+        mistakes.settle(Some(settings))
+    }
+
+    fn args(folder: &std::path::Path) -> Args {
+        Args {
+            kube: "auto".to_owned(),
+            service: Vec::new(),
+            service_account: folder.to_owned(),
+        }
+    }
+
+    const POD: [(&str, &str); 4] = [
+        ("KUBERNETES_SERVICE_HOST", "fd00::1"),
+        ("KUBERNETES_SERVICE_PORT", "6443"),
+        ("POD_NAME", "shop-1"),
+        ("POD_UID", "u"),
+    ];
+
+    #[test]
+    fn the_api_is_asked_where_a_service_account_is_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = args(folder.path());
+        let settings = settle(&args, &POD).unwrap();
+        assert_eq!((settings.access, settings.warning), (None, None));
+        std::fs::write(folder.path().join("token"), "t").unwrap();
+        std::fs::write(folder.path().join("namespace"), "shops").unwrap();
+        let access = settle(&args, &POD).unwrap().access.unwrap();
+        assert_eq!(access.server.to_string(), "https://[fd00::1]:6443/");
+        assert_eq!(
+            (access.namespace.as_str(), access.pod.as_str()),
+            ("shops", "shop-1")
+        );
+        let off = Args {
+            kube: "off".to_owned(),
+            ..args.clone()
+        };
+        assert_eq!(settle(&off, &POD).unwrap().access, None);
+        let nameless = settle(&args, &POD[..2]).unwrap();
+        assert_eq!(nameless.access, None);
+        assert!(nameless.warning.unwrap().contains("POD_NAME"));
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let wrong = Args {
+            kube: "on".to_owned(),
+            ..args(folder.path())
+        };
+        assert!(settle(&wrong, &[]).unwrap_err().contains("auto or off"));
+        for name in ["", "Shop", "shop.example", "-shop", "shop,till"] {
+            let wrong = Args {
+                service: vec![name.to_owned()],
+                ..args(folder.path())
+            };
+            let told = settle(&wrong, &[]).unwrap_err();
+            assert!(told.contains("no Service's name"), "{told}");
+        }
+        let off = Args {
+            kube: "off".to_owned(),
+            service: vec!["shop".to_owned()],
+            ..args(folder.path())
+        };
+        assert!(settle(&off, &[]).unwrap_err().contains("--kube=off"));
+        let outside = Args {
+            service: vec!["shop".to_owned()],
+            ..args(folder.path())
+        };
+        let warning = settle(&outside, &[]).unwrap().warning.unwrap();
+        assert!(warning.contains("automountServiceAccountToken"));
+    }
+}

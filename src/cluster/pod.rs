@@ -1,0 +1,125 @@
+//! What our own pod's object says of its end.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::jiff::Timestamp;
+
+/// The condition that says why a pod has to go (KEP-3329).
+const DISRUPTION: &str = "DisruptionTarget";
+
+/// What Kubernetes takes where a pod says nothing.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// Our own pod, as far as its end is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Somebody has deleted it.
+    pub deletion: Option<Deletion>,
+    /// The least that the kubelet gives a container that it stops of its own.
+    pub grace: Duration,
+    /// Why the pod has to go, where that is said.
+    pub reason: Option<String>,
+}
+
+/// A deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// The grace period that was granted.
+    pub granted: Duration,
+    /// When it is over, by the API server's clock.
+    pub deadline: Timestamp,
+}
+
+impl OwnPod {
+    /// Reads it off the pod's object.
+    pub fn new(pod: &Pod) -> Self {
+        let spec = pod.spec.as_ref();
+        let of_pod = (spec.and_then(|spec| spec.termination_grace_period_seconds))
+            .map_or(DEFAULT_GRACE, seconds);
+        // A probe may have a grace period of its own, for the kills that it causes.
+        let of_probes = spec
+            .into_iter()
+            .flat_map(|spec| {
+                spec.containers
+                    .iter()
+                    .chain(spec.init_containers.iter().flatten())
+            })
+            .flat_map(probes)
+            .filter_map(|probe| probe.termination_grace_period_seconds)
+            .map(seconds);
+        let deletion = pod.metadata.deletion_timestamp.as_ref().map(|at| Deletion {
+            granted: (pod.metadata.deletion_grace_period_seconds).map_or(of_pod, seconds),
+            deadline: at.0,
+        });
+        let reason = (pod.status.as_ref())
+            .and_then(|status| status.conditions.as_ref())
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == DISRUPTION && condition.status == "True")
+            .and_then(|condition| condition.reason.clone());
+        Self {
+            deletion,
+            grace: of_probes.fold(of_pod, Duration::min),
+            reason,
+        }
+    }
+}
+
+/// The probes that make the kubelet stop a container.
+fn probes(container: &Container) -> impl Iterator<Item = &Probe> {
+    [&container.liveness_probe, &container.startup_probe]
+        .into_iter()
+        .flatten()
+}
+
+fn seconds(n: i64) -> Duration {
+    Duration::from_secs(n.try_into().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn own(pod: serde_json::Value) -> OwnPod {
+        OwnPod::new(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_pod_that_lives() {
+        let pod = own(json!({"spec": {"containers": [], "terminationGracePeriodSeconds": 60}}));
+        assert_eq!(
+            (pod.deletion, pod.grace, pod.reason),
+            (None, 60 * SECOND, None)
+        );
+        assert_eq!(own(json!({})).grace, 30 * SECOND);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_pod_that_was_evicted() {
+        let pod = own(json!({
+            "metadata": {"deletionTimestamp": "2026-11-24T12:00:08Z", "deletionGracePeriodSeconds": 8},
+            "spec": {"containers": [], "terminationGracePeriodSeconds": 60},
+            "status": {"conditions": [
+                {"type": "Ready", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+            ]},
+        }));
+        let deletion = pod.deletion.unwrap();
+        assert_eq!(deletion.granted, 8 * SECOND);
+        assert_eq!(deletion.deadline.to_string(), "2026-11-24T12:00:08Z");
+        assert_eq!(pod.reason.as_deref(), Some("EvictionByEvictionAPI"));
+    }
+
+    #[test]
+    fn a_probes_own_grace_period_bounds_what_a_restart_may_take() {
+        let pod = own(json!({"spec": {
+            "terminationGracePeriodSeconds": 60,
+            "containers": [{"name": "app", "livenessProbe": {"terminationGracePeriodSeconds": 12}}],
+        }}));
+        assert_eq!(pod.grace, 12 * SECOND);
+    }
+}

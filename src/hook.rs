@@ -1,0 +1,165 @@
+//! `hook`: the app container's preStop hook as a command. It asks the sidecar over loopback and waits for the verdict;
+//! where no sidecar answers, it drains by itself.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::drain::{Policy, Trigger, Verdict};
+use crate::http::Token;
+use crate::report;
+use crate::serve::{self, Core};
+
+/// How soon a sidecar that lives answers.
+const ALIVE: Duration = Duration::from_secs(1);
+
+/// More than a verdict ever is.
+const LONGEST: usize = 64 * 1024;
+
+/// Where what the container's first process prints goes, and so the container's log.
+const LOG: &str = "/proc/1/fd/1";
+
+/// How the requests name themselves.
+const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
+
+/// Waits until the app may stop, and says in one line why it may.
+///
+/// # Errors
+/// When it cannot wait.
+pub async fn run(mut settings: serve::Settings) -> anyhow::Result<String> {
+    let began = Instant::now();
+    let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
+    let token = settings.http.token.as_ref();
+    let why = match ask(sidecar, token, settings.drain.grace_period).await {
+        Ok(verdict) => return Ok(verdict),
+        Err(why) => why,
+    };
+    // What is gone of the time is gone.
+    settings.drain = rest(settings.drain, began.elapsed());
+    let verdict = drain(settings).await?;
+    Ok(format!(
+        "{}; without the sidecar: {why}",
+        report::line(&verdict, 0)
+    ))
+}
+
+/// Prints the line for whoever called, and to the container's log where that may be written.
+pub fn tell(line: &str) {
+    let line = format!("gracekeeper: {line}\n");
+    let _ = io::stdout().write_all(line.as_bytes());
+    // The first process itself has it already.
+    if std::process::id() == 1 {
+        return;
+    }
+    // A pipe that nobody empties must not hold the hook.
+    let log = File::options()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(LOG);
+    if let Ok(mut log) = log {
+        let _ = log.write_all(line.as_bytes());
+    }
+}
+
+/// The sidecar's verdict in one line, or why there is none.
+async fn ask(
+    sidecar: SocketAddr,
+    token: Option<&Token>,
+    limit: Duration,
+) -> Result<String, String> {
+    match timeout(ALIVE, get(sidecar, "/livez", None)).await {
+        Ok(answer) => answer?,
+        Err(_) => {
+            let limit = humantime::format_duration(ALIVE);
+            return Err(format!("{sidecar} did not answer within {limit}"));
+        }
+    };
+    let answer = timeout(limit, get(sidecar, "/prestop/app", token)).await;
+    let body = answer.map_err(|_| "its verdict did not come in time".to_owned())??;
+    report::line_of(&body).ok_or_else(|| "what it said is no verdict".to_owned())
+}
+
+/// The body of one answer, if that is a success.
+async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes, String> {
+    let no_answer = |e: hyper::Error| format!("{to} went away: {e}");
+    let stream = TcpStream::connect(to)
+        .await
+        .map_err(|e| format!("nobody is at {to}: {e}"))?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(no_answer)?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let mut request = Request::get(path)
+        .header(HOST, to.to_string())
+        .header(USER_AGENT, AGENT)
+        .header(CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(Token::HEADER, token.header());
+    }
+    let request = request.body(Empty::<Bytes>::new());
+    let request = request.map_err(|e| e.to_string())?;
+    let answer = sender.send_request(request).await.map_err(no_answer)?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED => {
+            return Err(format!(
+                "{to} wants its token; give the hook the same --token-file or GRACEKEEPER_TOKEN"
+            ));
+        }
+        status => return Err(format!("{to} answered {status}")),
+    }
+    let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+    let body = body.map_err(|e| format!("{to} went away: {e}"))?;
+    Ok(body.to_bytes())
+}
+
+/// The same, with less of everything that is counted from the beginning.
+fn rest(policy: Policy, gone: Duration) -> Policy {
+    let budget = policy.budget().saturating_sub(gone);
+    Policy {
+        min_wait: policy.min_wait.saturating_sub(gone),
+        timeout: Some(budget),
+        grace_period: policy.grace_period,
+        ..policy
+    }
+}
+
+/// Drains as the sidecar would.
+async fn drain(settings: serve::Settings) -> anyhow::Result<std::sync::Arc<Verdict>> {
+    let core = Core::new(settings.inflight, settings.drain, None)?;
+    let mut parts = JoinSet::new();
+    parts.spawn(core.owner.run());
+    if let Some(watcher) = core.watcher {
+        parts.spawn(watcher.run());
+    }
+    let notices = settings.notices;
+    let (client, metrics, traffic, events) = (core.client, core.metrics, core.traffic, core.events);
+    let telling = tokio::spawn({
+        let notices = notices.clone();
+        async move {
+            // Without a sidecar nobody writes Events, and the message is the app's own.
+            let (advise, _) = tokio::sync::mpsc::unbounded_channel();
+            notices
+                .tell(events, &client, &metrics, traffic, &advise)
+                .await;
+        }
+    });
+    let verdict = core.handle.drain(Trigger::AppHook).await.await;
+    telling.abort();
+    // Nobody else would, and the app of the next start must not find it.
+    notices.remove_drain_file().await;
+    verdict.map_err(|_| anyhow!("the drain ended without a verdict"))
+}

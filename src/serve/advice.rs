@@ -1,0 +1,341 @@
+//! What the Kubernetes API says of a drain, turned into what the drain understands; and what happens, turned into Events.
+//!
+//! One task does both, in order, and nothing waits for it: it gets messages, and gives [`drain::Advice`]. Per drain it
+//! asks for the own pod once and writes three Events at most. What thousands of pods that end at once would ask for in the
+//! same moment is spread over a few seconds where it is not urgent.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use crate::cluster::{Cluster, Error, Note, OwnPod, Reason};
+use crate::drain::{self, Drain, Event, Handle, Leave, Outcome, Verdict};
+use crate::{clock, report};
+
+/// How long after the first hook the pod is asked for: by then its other hook has come too, which tells what there is to
+/// make of a pod that nobody deleted.
+const ASK_AFTER: Duration = Duration::from_millis(200);
+/// And how far that is spread.
+const ASK_SPREAD: Duration = Duration::from_millis(300);
+
+/// How far the Events of drains that start at once are spread. The ends of drains are spread by themselves.
+const START_SPREAD: Duration = Duration::from_secs(3);
+
+/// The longest that min-wait waits for Services to send nobody any more.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// As the kubelet names what it does of its own (`PodReasonTerminationByKubelet` in staging/src/k8s.io/api/core/v1).
+const BY_KUBELET: &str = "TerminationByKubelet";
+
+/// What the API may have to hear of.
+#[derive(Debug)]
+pub enum Told {
+    /// Something happened to a drain.
+    Event(Event),
+    /// The drain is history, and so many requests were cut off; the pod serves again, or the sidecar ends.
+    Over { cut: u64, serving: bool },
+    /// A source that cannot work.
+    Unreadable { source: String, problem: Arc<str> },
+}
+
+/// Asks and writes. Made by [`Advice::new`], driven by [`Advice::run`].
+pub struct Advice {
+    /// None where nobody is asked.
+    cluster: Option<Cluster>,
+    drain: Handle,
+    told: mpsc::UnboundedReceiver<Told>,
+    /// Calls that failed, which is said once.
+    failed: HashSet<&'static str>,
+}
+
+/// An Event that is not urgent.
+struct Later {
+    due: Instant,
+    note: Note,
+}
+
+impl Advice {
+    /// Knows nothing yet; and how to tell it.
+    pub fn new(cluster: Option<Cluster>, drain: Handle) -> (Self, mpsc::UnboundedSender<Told>) {
+        let (tell, told) = mpsc::unbounded_channel();
+        let advice = Self {
+            cluster,
+            drain,
+            told,
+            failed: HashSet::new(),
+        };
+        (advice, tell)
+    }
+
+    /// Asks and writes until nobody has anything to tell any more.
+    pub async fn run(mut self) {
+        let mut asking = JoinSet::new();
+        let mut later: Option<Later> = None;
+        let mut unreadable = false;
+        loop {
+            let told = tokio::select! {
+                biased;
+                told = self.told.recv() => told,
+                Some(asked) = asking.join_next() => {
+                    if let Ok(Err(e)) = asked {
+                        self.fails("the pod", &e);
+                    }
+                    continue;
+                }
+                () = until(later.as_ref().map(|later| later.due)) => {
+                    self.write_late(&mut later).await;
+                    continue;
+                }
+            };
+            let Some(cluster) = self.cluster.clone() else {
+                match told {
+                    Some(_) => continue,
+                    None => return,
+                }
+            };
+            match told {
+                None => {
+                    self.write_late(&mut later).await;
+                    return;
+                }
+                Some(Told::Event(Event::Began(drain))) => {
+                    let due = Instant::now() + spread(&cluster, START_SPREAD);
+                    let note = started(drain);
+                    later = Some(Later { due, note });
+                }
+                Some(Told::Event(Event::Stopping(drain))) => {
+                    asking.spawn(ask(cluster, self.drain.clone(), drain));
+                }
+                Some(Told::Event(Event::Bounded(_) | Event::Serving)) => {}
+                Some(Told::Event(Event::Ended(_, verdict))) => {
+                    self.write_late(&mut later).await;
+                    if let Some(note) = ended(&verdict) {
+                        self.write(&note).await;
+                    }
+                }
+                Some(Told::Over { cut, serving }) => {
+                    self.write_late(&mut later).await;
+                    if let Some(note) = over(cut, serving) {
+                        self.write(&note).await;
+                    }
+                    // While it serves, it holds nothing and asks nobody.
+                    asking.abort_all();
+                    cluster.rest();
+                }
+                Some(Told::Unreadable { source, problem }) => {
+                    // Once in a life: a warning for people, and no alarm.
+                    if !std::mem::replace(&mut unreadable, true) {
+                        let text = format!("{source}: {problem}");
+                        self.write(&note(Reason::SourceUnreadable, text)).await;
+                        if self.drain.state().phase == drain::Phase::Serving {
+                            cluster.rest();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write_late(&mut self, later: &mut Option<Later>) {
+        if let Some(later) = later.take() {
+            self.write(&later.note).await;
+        }
+    }
+
+    async fn write(&mut self, note: &Note) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Err(e) = cluster.write(note).await {
+            self.fails("an Event", &e);
+        }
+    }
+
+    /// Says that a call failed, the first time.
+    fn fails(&mut self, what: &'static str, e: &Error) {
+        if self.failed.insert(what) {
+            warn!("Kubernetes knows nothing of {what}, and the drain goes on without: {e}");
+        } else {
+            debug!("Kubernetes knows nothing of {what}: {e}");
+        }
+    }
+}
+
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Some time up to this, always the same for a pod.
+fn spread(cluster: &Cluster, over: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    cluster.identity().hash(&mut hasher);
+    over.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
+}
+
+/// Asks for the own pod, and tells the drain what follows.
+async fn ask(cluster: Cluster, drain: Handle, of: Drain) -> Result<(), Error> {
+    sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
+    let going = drain.state().going;
+    let pod = cluster.own_pod().await?;
+    let advice = advice(pod, going, clock::now());
+    let (reason, granted) = (advice.reason.as_deref(), advice.granted);
+    info!(
+        reason,
+        going = advice.going,
+        ?granted,
+        "the pod, as Kubernetes knows it"
+    );
+    drain.advise(of.began, advice).await;
+    Ok(())
+}
+
+/// What the pod's object means to a drain; `going` is what was known before.
+fn advice(pod: OwnPod, going: bool, now: k8s_openapi::jiff::Timestamp) -> drain::Advice {
+    let granted = match &pod.deletion {
+        Some(deletion) => clock::left(deletion.granted, deletion.deadline, now),
+        None => pod.grace,
+    };
+    // An eviction by the kubelet and a node's shutdown are no deletions, but all hooks come.
+    let by_kubelet = (going && pod.deletion.is_none()).then(|| BY_KUBELET.to_owned());
+    drain::Advice {
+        going: pod.deletion.is_some(),
+        granted: Some(granted),
+        reason: pod.reason.or(by_kubelet).map(Into::into),
+    }
+}
+
+/// Waits until no Service sends anybody here any more.
+pub fn leave(cluster: Cluster, services: Arc<[String]>) -> Leave {
+    Arc::new(move || {
+        let (cluster, services) = (cluster.clone(), services.clone());
+        Box::pin(async move {
+            let began = Instant::now();
+            match timeout(LEAVE_LIMIT, cluster.left(&services)).await {
+                Ok(Ok(())) => {
+                    let after_seconds = began.elapsed().as_secs_f64();
+                    info!(after_seconds, "the pod has left its Services");
+                    true
+                }
+                Ok(Err(e)) => {
+                    warn!(
+                        "nobody says when the pod leaves its Services, so min-wait does not wait for that: {e}"
+                    );
+                    false
+                }
+                Err(_) => {
+                    let limit = humantime::format_duration(LEAVE_LIMIT);
+                    warn!(
+                        "the pod has not left its Services within {limit}; min-wait begins all the same"
+                    );
+                    true
+                }
+            }
+        })
+    })
+}
+
+fn note(reason: Reason, text: String) -> Note {
+    let at = clock::now();
+    Note { reason, text, at }
+}
+
+fn started(drain: Drain) -> Note {
+    let longest = (drain.deadline - drain.began).as_secs_f64();
+    let text = format!(
+        "Waiting for the work in flight, for at most {longest:.0} s; started by: {}",
+        drain.trigger.name()
+    );
+    note(Reason::DrainStarted, text)
+}
+
+/// The Event of a verdict. That a drain was undone shows by what comes next.
+fn ended(verdict: &Verdict) -> Option<Note> {
+    let reason = match verdict.outcome {
+        Outcome::Drained | Outcome::AppGone | Outcome::Persistent => Reason::Drained,
+        Outcome::Deadline => Reason::DrainDeadlineExceeded,
+        Outcome::Released => Reason::DrainReleased,
+        Outcome::Blind => Reason::DrainBlind,
+        Outcome::Undone => return None,
+    };
+    Some(note(reason, report::line(verdict, 0)))
+}
+
+/// The Event of what follows a drain: the more important one, where there are two.
+fn over(cut: u64, serving: bool) -> Option<Note> {
+    let again = if serving {
+        "; the pod serves again"
+    } else {
+        ""
+    };
+    match (cut, serving) {
+        (0, false) => None,
+        (0, true) => Some(note(Reason::Reopened, "The pod serves again".to_owned())),
+        (cut, _) => {
+            let text = format!(
+                "{cut} requests were cut off: their connections ended without an answer after the drain{again}"
+            );
+            Some(note(Reason::RequestsCut, text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Deletion;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pod() -> OwnPod {
+        OwnPod {
+            deletion: None,
+            grace: 30 * SECOND,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_deletion_means_that_the_pod_is_going_and_grants_what_it_says() {
+        let now = clock::now();
+        let deleted = OwnPod {
+            deletion: Some(Deletion {
+                granted: 8 * SECOND,
+                deadline: now + 3600 * SECOND, // A clock that is an hour off.
+            }),
+            reason: Some("EvictionByEvictionAPI".to_owned()),
+            ..pod()
+        };
+        for going in [false, true] {
+            let advice = advice(deleted.clone(), going, now);
+            assert!(advice.going);
+            assert_eq!(advice.granted, Some(8 * SECOND));
+            assert_eq!(advice.reason.as_deref(), Some("EvictionByEvictionAPI"));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_goes_and_was_not_deleted_is_the_kubelets_doing() {
+        let now = clock::now();
+        let restart = advice(pod(), false, now);
+        assert_eq!((restart.going, restart.reason), (false, None));
+        assert_eq!(restart.granted, Some(30 * SECOND));
+        let evicted = advice(pod(), true, now);
+        assert_eq!(evicted.reason.as_deref(), Some(BY_KUBELET));
+    }
+
+    #[test]
+    fn what_follows_a_drain_is_at_most_one_event() {
+        assert!(over(0, false).is_none());
+        assert_eq!(over(0, true).unwrap().reason, Reason::Reopened);
+        let cut = over(3, true).unwrap();
+        assert_eq!(cut.reason, Reason::RequestsCut);
+        assert!(cut.text.starts_with("3 requests") && cut.text.ends_with("serves again"));
+    }
+}

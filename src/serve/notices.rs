@@ -1,0 +1,208 @@
+//! Whoever is told what happens to a drain: the app, the termination message, the metrics, and the Kubernetes API.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::advice::Told;
+use crate::drain::{Event, Verdict};
+use crate::fetch::{Client, Url};
+use crate::metrics::Metrics;
+use crate::mistake::Mistakes;
+use crate::report;
+use crate::traffic::Traffic;
+
+/// The kubelet makes this file where a container says nothing else.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// How often the app is told that a drain starts, and how long to wait for its answer and between two tries.
+const TRIES: u32 = 3;
+const TRY_LIMIT: Duration = Duration::from_secs(1);
+const TRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Flags that say whom to tell.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Who is told")]
+pub struct Args {
+    /// POSTed once when a drain starts, so that the app can say Connection: close. Repeatable
+    #[arg(long, value_name = "URL")]
+    pub notify: Vec<String>,
+
+    /// Made when a drain starts and removed when serving again, for apps that would rather look at a file
+    #[arg(long, value_name = "PATH")]
+    pub drain_file: Option<PathBuf>,
+
+    /// Where the verdict goes in one line, if it can be written
+    #[arg(long, value_name = "PATH", default_value = TERMINATION_LOG)]
+    pub termination_log: PathBuf,
+}
+
+/// Whom to tell, checked.
+#[derive(Debug, Clone)]
+pub struct Notices {
+    /// Each gets a `POST` when a drain starts.
+    pub notify: Vec<Url>,
+    /// Is there while draining.
+    pub drain_file: Option<PathBuf>,
+    /// Where the verdict goes.
+    pub termination_log: PathBuf,
+}
+
+impl Args {
+    /// Checks the flags.
+    pub fn settle(&self, mistakes: &mut Mistakes) -> Notices {
+        if let Some(path) = &self.drain_file {
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            if path.is_dir() {
+                mistakes.add(
+                    "drain-file",
+                    &path.to_string_lossy(),
+                    "it is a folder; write a file's name in it",
+                );
+            } else if folder.is_some_and(|folder| !folder.is_dir()) {
+                let message =
+                    "its folder does not exist; mount the volume there that the app shares";
+                mistakes.add("drain-file", &path.to_string_lossy(), message);
+            }
+        }
+        Notices {
+            notify: (self.notify.iter())
+                .filter_map(|text| mistakes.check("notify", text, Url::parse(text)))
+                .collect(),
+            drain_file: self.drain_file.clone(),
+            termination_log: self.termination_log.clone(),
+        }
+    }
+}
+
+impl Notices {
+    /// Tells everybody what happens, until nothing will any more.
+    pub async fn tell(
+        &self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        client: &Client,
+        metrics: &Metrics,
+        traffic: Option<Traffic>,
+        advise: &mpsc::UnboundedSender<Told>,
+    ) {
+        // Of a life before this one: the container was restarted in the middle of a drain.
+        self.remove_drain_file().await;
+        let mut notifying = JoinSet::new();
+        let mut last = None;
+        while let Some(event) = events.recv().await {
+            // First, since the rest may wait for a disk.
+            let _ = advise.send(Told::Event(event.clone()));
+            match event {
+                Event::Began(_) => {
+                    for url in self.notify.clone() {
+                        notifying.spawn(notify(client.clone(), url));
+                    }
+                    if let Some(path) = &self.drain_file
+                        && let Err(e) = tokio::fs::write(path, "draining\n").await
+                    {
+                        warn!(path = %path.display(), "cannot make the drain file: {e}");
+                    }
+                }
+                Event::Stopping(_) => {}
+                Event::Bounded(drain) => metrics.bounded(drain.deadline - drain.began),
+                Event::Ended(drain, verdict) => {
+                    if let Some(traffic) = &traffic {
+                        traffic.answered(drain.killed);
+                    }
+                    metrics.drained(&verdict);
+                    leave_message(&self.termination_log, &verdict, 0).await;
+                    last = Some(verdict);
+                }
+                Event::Serving => {
+                    let cut = self.sum(last.take(), traffic.as_ref()).await;
+                    if let Some(traffic) = &traffic {
+                        traffic.rest();
+                    }
+                    notifying.abort_all();
+                    self.remove_drain_file().await;
+                    let _ = advise.send(Told::Over { cut, serving: true });
+                }
+            }
+            while notifying.try_join_next().is_some() {}
+        }
+        let cut = self.sum(last, traffic.as_ref()).await;
+        let _ = advise.send(Told::Over {
+            cut,
+            serving: false,
+        });
+    }
+
+    /// Says that no drain runs.
+    pub async fn remove_drain_file(&self) {
+        let Some(path) = &self.drain_file else { return };
+        match tokio::fs::remove_file(path).await {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                warn!(path = %path.display(), "cannot remove the drain file: {e}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Says how many requests have been cut off since a drain, if any were.
+    async fn sum(&self, drained: Option<Arc<Verdict>>, traffic: Option<&Traffic>) -> u64 {
+        let (Some(verdict), Some(traffic)) = (drained, traffic) else {
+            return 0;
+        };
+        let cut = traffic.sum().await.cut;
+        if cut > 0 {
+            warn!(
+                cut,
+                outcome = verdict.outcome.name(),
+                "requests were cut off: their connections ended without an answer after the hook was answered"
+            );
+            leave_message(&self.termination_log, &verdict, cut).await;
+        }
+        cut
+    }
+}
+
+/// Leaves the verdict as the termination message, if it can be written.
+async fn leave_message(path: &Path, verdict: &Verdict, cut: u64) {
+    let line = format!("{}\n", report::line(verdict, cut));
+    if let Err(e) = write_message(path, line).await {
+        debug!(path = %path.display(), "no termination message: {e}");
+    }
+}
+
+/// Overwrites the message. The kubelet's own file is there or there is no kubelet, so it is never made.
+async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
+    let (create, path) = (path != Path::new(TERMINATION_LOG), path.to_owned());
+    let write = move || {
+        let mut file = std::fs::File::options()
+            .write(true)
+            .truncate(true)
+            .create(create)
+            .open(path)?;
+        std::io::Write::write_all(&mut file, line.as_bytes())
+    };
+    tokio::task::spawn_blocking(write).await?
+}
+
+/// Tells the app that a drain has begun.
+async fn notify(client: Client, url: Url) {
+    for attempt in 1..=TRIES {
+        match client.status(Method::POST, &url, TRY_LIMIT).await {
+            Ok(status) if status.is_success() => {
+                info!(%url, "the app was told");
+                return;
+            }
+            Ok(status) => warn!(%url, attempt, "the app was told, and answered {status}"),
+            Err(e) => warn!(%url, attempt, "the app could not be told: {e}"),
+        }
+        sleep(TRY_PAUSE * attempt).await;
+    }
+}
