@@ -729,9 +729,10 @@ impl Owner {
                     Some(Command::Drain { trigger, caller }) => {
                         if self.note(trigger) && stopping.is_none() {
                             // The time before was somebody else's, and not the kubelet's.
-                            stopping = Some(now);
+                            let since = Instant::now();
+                            stopping = Some(since);
                             self.tell(Event::Stopping(drain));
-                            self.bound(&mut drain, now, self.policy.grace_period);
+                            self.bound(&mut drain, since, self.policy.grace_period);
                             facts.deadline = drain.deadline;
                         }
                         facts.signalled = self.signalled;

@@ -9,6 +9,8 @@ use tokio::time::{advance, sleep, timeout};
 use super::reads::Read;
 use super::*;
 
+mod model;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn seconds(n: f64) -> Duration {
@@ -413,6 +415,195 @@ async fn a_drain_by_hand_lasts_until_it_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_kubelets_time_runs_from_its_own_call_and_not_from_a_drain_by_hand() {
+    let mut lab = Lab::new(BUSY);
+    let by_hand = lab.handle.drain(Trigger::Manual).await;
+    sleep(20 * SECOND).await;
+    let hook = lab.handle.drain(Trigger::SelfHook).await;
+    sleep(20 * SECOND).await;
+    lab.drain(Trigger::AppHook).await;
+    let verdict = hook.await.unwrap();
+    assert!(Arc::ptr_eq(&verdict, &by_hand.await.unwrap()));
+    assert_eq!(verdict.outcome, Outcome::Deadline);
+    assert!(
+        about(verdict.took, 45.0),
+        "once, from the first: {verdict:?}"
+    );
+    assert_eq!(verdict.deadline, 45 * SECOND);
+    let mut seen = Vec::new();
+    while let Ok(event) = lab.events.try_recv() {
+        seen.push(event);
+    }
+    assert!(
+        matches!(
+            &seen[..],
+            [
+                Event::Began(_),
+                Event::Stopping(_),
+                Event::Bounded(drain),
+                Event::Ended(..)
+            ] if drain.killed == drain.began + 50 * SECOND
+        ),
+        "{seen:?}"
+    );
+}
+
+impl Lab {
+    async fn advise(&self, advice: Advice) {
+        let began = self.handle.state().drain.unwrap().began;
+        self.handle.advise(began, advice).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+fn granted(seconds: u32) -> Advice {
+    Advice {
+        granted: Some(seconds * SECOND),
+        ..Advice::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_really_granted_moves_the_deadline_both_ways() {
+    for (grace, expected) in [
+        (60, 55.0), // The flag is too low.
+        (30, 25.0),
+        (12, 7.0),
+        (8, 4.0), // The reserve is half of it at most.
+        (2, 1.0),
+        (0, 0.3), // Over as soon as that is known.
+    ] {
+        let lab = Lab::new(BUSY);
+        let verdict = lab.handle.drain(Trigger::AppHook).await;
+        sleep(seconds(0.3)).await;
+        lab.advise(granted(grace)).await;
+        let verdict = verdict.await.unwrap();
+        assert_eq!(verdict.outcome, Outcome::Deadline);
+        assert!(about(verdict.took, expected), "{grace}: {verdict:?}");
+    }
+}
+
+#[test]
+fn a_reserve_of_more_than_half_stays_one() {
+    let policy = Policy {
+        reserve: 20 * SECOND,
+        ..policy()
+    };
+    assert_eq!(policy.budget(), 10 * SECOND);
+    assert_eq!(policy.budget_of(15 * SECOND), 5 * SECOND);
+    assert_eq!(policy.budget_of(60 * SECOND), 40 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_an_earlier_drain_or_of_none_is_passed_over() {
+    let lab = Lab::new(BUSY);
+    let long_ago = Instant::now() - 100 * SECOND;
+    let nonsense = Advice {
+        going: true,
+        granted: Some(Duration::ZERO),
+        reason: Some("nonsense".into()),
+    };
+    lab.handle.advise(long_ago, nonsense.clone()).await;
+    let verdict = lab.handle.drain(Trigger::AppHook).await;
+    lab.handle.advise(long_ago, nonsense).await;
+    let verdict = verdict.await.unwrap();
+    assert_eq!((verdict.going, &verdict.reason), (false, &None));
+    assert!(about(verdict.took, 25.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
+    let going = Advice {
+        going: true,
+        reason: Some("EvictionByEvictionAPI".into()),
+        ..Advice::default()
+    };
+    let lab = Lab::new(QUIET);
+    let verdict = lab.handle.drain(Trigger::AppHook).await;
+    lab.advise(going.clone()).await;
+    let verdict = verdict.await.unwrap();
+    assert!(verdict.going);
+    assert_eq!(verdict.reason.as_deref(), Some("EvictionByEvictionAPI"));
+    assert_eq!(lab.phase(), Phase::Drained);
+
+    // Also where it is known only after the drain.
+    let lab = Lab::new(QUIET);
+    lab.drain(Trigger::AppHook).await;
+    assert_eq!(lab.phase(), Phase::Reopening);
+    lab.advise(going).await;
+    assert_eq!(lab.phase(), Phase::Drained);
+    lab.show(0, Reading::Gone);
+    sleep(5 * SECOND).await;
+    lab.show(0, QUIET);
+    sleep(60 * SECOND).await;
+    assert_eq!(lab.phase(), Phase::Drained);
+    assert_eq!(lab.handle.undo().await, Err(Refusal::Going));
+}
+
+/// A drain of an idle app whose Services are known to have let go of it, or not, that long after its beginning.
+async fn leaving(after: Duration, known: bool, policy: Policy) -> Arc<Verdict> {
+    let count: Count = Arc::new(|_| Box::pin(async { QUIET }));
+    let leave: Leave = Arc::new(move || {
+        Box::pin(async move {
+            sleep(after).await;
+            known
+        })
+    });
+    let (owner, handle, _events) = new(policy, vec![source("s")], count, None, Some(leave));
+    tokio::spawn(owner.run());
+    handle.drain(Trigger::AppHook).await.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn min_wait_begins_when_services_have_let_go_of_the_pod() {
+    for (after, known, outcome, took) in [
+        (3.0, true, Outcome::Drained, 8.0),
+        (0.0, true, Outcome::Drained, 5.0),
+        (3.0, false, Outcome::Drained, 5.0),
+        (9.0, false, Outcome::Drained, 9.0),
+        (22.0, true, Outcome::Deadline, 25.0),
+        (1e9, true, Outcome::Deadline, 25.0),
+    ] {
+        let verdict = leaving(seconds(after), known, policy()).await;
+        assert_eq!(verdict.outcome, outcome, "{after} {known}");
+        assert!(about(verdict.took, took), "{after} {known}: {verdict:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_that_is_to_end_with_its_app_does_when_the_app_has_gone_for_long_enough() {
+    let told = Policy {
+        exit_with_app: true,
+        ..policy()
+    };
+    let lab = Lab::with(told.clone(), &[BUSY]);
+    sleep(100 * SECOND).await;
+    // Restarted after a crash.
+    lab.show(0, Reading::Gone);
+    sleep(9 * SECOND).await;
+    lab.show(0, QUIET);
+    sleep(100 * SECOND).await;
+    lab.show(0, Reading::Unknown);
+    sleep(100 * SECOND).await;
+    assert!(!lab.owner.is_finished());
+    assert_eq!(lab.phase(), Phase::Serving);
+    lab.show(0, Reading::Gone);
+    sleep(9 * SECOND).await;
+    assert!(!lab.owner.is_finished());
+    sleep(4 * SECOND).await;
+    assert!(lab.owner.is_finished());
+    assert_eq!(
+        lab.phase(),
+        Phase::Serving,
+        "nobody had to wait for anything"
+    );
+
+    let untold = Lab::new(Reading::Gone);
+    sleep(1000 * SECOND).await;
+    assert!(!untold.owner.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_by_hand_outlasts_a_restart_of_the_app() {
     let lab = Lab::new(QUIET);
     lab.drain(Trigger::Manual).await;
@@ -625,7 +816,8 @@ proptest! {
                     Happening::Call(trigger) => {
                         going |= matches!(trigger, Trigger::SelfHook | Trigger::Signal);
                         let asked = Instant::now();
-                        let limit = policy.budget() + SECOND;
+                        // A drain by hand may last for as long again, from when the kubelet calls.
+                        let limit = 2 * policy.budget() + SECOND;
                         let pending = lab.handle.drain(trigger).await;
                         let earlier = lab.handle.state().phase == Phase::Drained;
                         if !lab.owner.is_finished() {
