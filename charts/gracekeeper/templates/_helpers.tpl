@@ -39,6 +39,9 @@ a schema cannot say.
 {{- if .context -}}
 {{- $values = mergeOverwrite $values (deepCopy (.values | default dict)) -}}
 {{- end -}}
+{{- if eq (toString $values.kube) "false" -}}
+{{- $_ := set $values "kube" "off" -}}
+{{- end -}}
 {{- $grace := mul 1000 (int64 $values.terminationGracePeriodSeconds) -}}
 {{- $minWait := include "gracekeeper.milliseconds" $values.minWait | int64 -}}
 {{- $reserve := include "gracekeeper.milliseconds" $values.reserve | int64 -}}
