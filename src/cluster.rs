@@ -224,21 +224,28 @@ impl From<kube::Error> for Error {
             kube::Error::Api(status) => {
                 Error::Refused(format!("{} ({})", status.message, status.code))
             }
-            other => {
-                // The library's own words end before the cause.
-                let mut text = other.to_string();
-                let mut cause = std::error::Error::source(&other);
-                while let Some(e) = cause {
-                    let more = e.to_string();
-                    if !text.contains(&more) {
-                        text += &format!(": {more}");
-                    }
-                    cause = e.source();
-                }
-                Error::Unreachable(text)
-            }
+            kube::Error::Service(e) => Error::Unreachable(with_causes(&*e)),
+            kube::Error::HyperError(e) => Error::Unreachable(with_causes(&e)),
+            kube::Error::ReadEvents(e) => Error::Unreachable(with_causes(&e)),
+            kube::Error::SerdeError(e) => Error::Refused(format!("its answer makes no sense: {e}")),
+            // The rest is of configurations that are read elsewhere; to print them takes a large part of the library.
+            _ => Error::Unreachable("it failed within ourselves".to_owned()),
         }
     }
+}
+
+/// An error's words and those of its causes, which the libraries' own words leave out or not.
+fn with_causes(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = e.source();
+    }
+    text
 }
 
 /// Asks the API. Clones share one client.

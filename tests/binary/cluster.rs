@@ -303,7 +303,7 @@ fn a_restart_is_told_with_what_it_cost() {
     let (_again, _) = shop(port.parse().unwrap());
     api.wait_for_events(&["DrainStarted", "DrainDeadlineExceeded", "RequestsCut"]);
     let (_, note) = api.events().pop().unwrap();
-    assert!(note.starts_with("1 requests were cut off"), "{note}");
+    assert!(note.starts_with("A request was cut off"), "{note}");
     assert!(note.ends_with("the pod serves again"), "{note}");
     wait_for("serving", || {
         (sidecar.status()["phase"] == "serving").then_some(())
