@@ -1,8 +1,15 @@
-# make demo   shows the main job at work
-# make test   sets up what the tests need and runs them all
-# make check  everything CI checks
-# make bench  measures, and prints tables
-.PHONY: demo test check bench setup fmt clippy docs
+# make demo       shows the main job at work
+# make test       sets up what the tests need and runs them all
+# make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
+# make check      everything CI checks
+# make bench      measures, and prints tables
+# make image      builds the image with cargo and Debian's buildah, without a registry
+# make manifests  renders the plain manifests in deploy/ from the chart
+.PHONY: demo test chart check bench image manifests setup fmt clippy docs
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+IMAGE ?= localhost/gracekeeper:$(VERSION)
+PYTHON := target/test-env/venv/bin/python
 
 demo:
 	cargo build --locked
@@ -14,10 +21,22 @@ setup:
 test: setup
 	cargo test --locked
 
-check: fmt clippy docs test
+chart: setup
+	cargo build --locked
+	$(PYTHON) tests/chart/chart.py
+	cargo test --locked --test chart
+	$(PYTHON) tests/chart/alerts.py target/debug/gracekeeper
+
+check: fmt clippy docs test chart
 
 bench:
 	cargo bench --locked
+
+image:
+	deploy/image $(IMAGE) target/gracekeeper-image.tar
+
+manifests: setup
+	$(PYTHON) deploy/render
 
 fmt:
 	cargo fmt --check
