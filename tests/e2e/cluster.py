@@ -2,12 +2,16 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import threading
 import time
 
 # Namespaces of this run are found by it, however the run ends.
 RUN_LABEL = "gracekeeper-e2e"
+
+# Where the report goes, and the logs of all pods.
+LOGS = os.environ.get("E2E_REPORT")
 
 
 class Skipped(Exception):
@@ -48,7 +52,7 @@ class Cluster:
     def namespace(self, name):
         with self.lock:
             number = next(self.numbers)
-        return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:50].rstrip("-"))
+        return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:63].rstrip("-"))
 
     def clean_up(self, wait):
         kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", f"--wait={'true' if wait else 'false'}",
@@ -120,6 +124,7 @@ class Pod:
         self.readiness = []  # (when, whether)
         self.deleted = None  # asked to go
         self.gone = None
+        self.logged = False
 
     @property
     def took(self):
@@ -170,20 +175,29 @@ class Watch:
                 ["kubectl", "--namespace", self.namespace.name, "get", "pods", "--watch", "--output-watch-events",
                  "--output=json"],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            decoder, text = json.JSONDecoder(), ""
             for line in self.process.stdout:
-                text += line
-                # An object ends where nothing is indented.
-                if line.rstrip() == "}":
-                    event = decoder.decode(text)
-                    text = ""
-                    self.take(event["type"], event["object"])
+                event = json.loads(line)
+                self.take(event["type"], event["object"])
             time.sleep(0.2)
 
     def take(self, kind, item):
         if item["kind"] == "Pod":
             name = item["metadata"]["uid"]
-            self.seen.setdefault(name, Pod(item["metadata"]["name"])).take(kind, item)
+            pod = self.seen.setdefault(name, Pod(item["metadata"]["name"]))
+            pod.take(kind, item)
+            if LOGS and pod.readiness[-1][1] and not pod.logged:
+                pod.logged = True
+                self.keep_log(pod)
+
+    def keep_log(self, pod):
+        """A pod's log goes with the pod, so it is followed from when the pod is ready."""
+        folder = pathlib.Path(LOGS, "logs", self.namespace.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{pod.name}.log").open("w") as file:
+            subprocess.Popen(
+                ["kubectl", "--namespace", self.namespace.name, "logs", pod.name, "--all-containers", "--prefix",
+                 "--timestamps", "--follow"],
+                stdout=file, stderr=subprocess.DEVNULL)
 
     def stop(self):
         self.stopped = True
@@ -194,7 +208,8 @@ class Watch:
         return sorted(pods, key=lambda pod: pod.seen)
 
     def there(self, app="shop"):
-        return [pod for pod in self.of(app) if not pod.gone]
+        """Those that are there now, of which there must be some."""
+        return wait_for(f"pods of {app}", lambda: [pod for pod in self.of(app) if not pod.gone], 10)
 
     def all_gone(self, pods, seconds=180):
         wait_for("pods to be gone", lambda: all(pod.gone for pod in pods), seconds)

@@ -43,14 +43,21 @@ class Load:
         """Waits until so many requests have been answered."""
         wait_for(f"{at_least} requests to be answered", lambda: int(self.ask("GET", "/") or 0) >= at_least)
 
-    def stop(self):
-        """Ends the load, waits for what is under way, and tells what was lost."""
+    def close(self):
+        """Nobody comes any more; who is there is served."""
         wait_for("the load to take note", lambda: self.ask("POST", "/stop"), 20)
+
+    def outcome(self):
+        """Waits for what is under way, and tells what was lost."""
         path = "--output=jsonpath={.status.phase}"
         wait_for("the load's end", lambda: self.namespace.kubectl("get", "pod", self.name, path) in ("Succeeded", "Failed"))
         lines = self.namespace.kubectl("logs", self.name, "--tail=-1").splitlines()
         told = [json.loads(line) for line in lines]
         return Outcome(told[-1], [line["lost"] for line in told[:-1]])
+
+    def stop(self):
+        self.close()
+        return self.outcome()
 
 
 class Outcome:

@@ -85,6 +85,26 @@ def stopped_by(images, way, told=False, rude=False, grace=60, flags=()):
     return pod([container], [keeper], grace=grace)
 
 
+def with_exec_hook(images, rude=False, grace=60):
+    """A pod whose hook is a command, brought by an init container; the sidecar is there as well."""
+    flags = [f"--grace-period={grace}s", f"--app-port={PORT}", f"--inflight={METRIC}"]
+    volume = {"name": "gracekeeper", "mountPath": "/gracekeeper"}
+    keeper = sidecar(images, *flags[1:], grace=grace)
+    install = {
+        "name": "install",
+        "image": images["gracekeeper"],
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["install", "/gracekeeper"],
+        "volumeMounts": [volume],
+        "securityContext": SECURITY,
+    }
+    container = app(images, rude)
+    container["volumeMounts"] = [volume | {"readOnly": True}]
+    container["env"] = [*container["env"], {"name": "GRACEKEEPER_TOKEN", "value": TOKEN}, *POD_IS]
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/gracekeeper/gracekeeper", "hook", *flags]}}}
+    return pod([container], [install, keeper], grace=grace, volumes=[{"name": "gracekeeper", "emptyDir": {}}])
+
+
 def workload(kind, spec, replicas=3, name="shop", **more):
     """What keeps so many of that pod running."""
     return {

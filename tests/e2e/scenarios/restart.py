@@ -17,12 +17,12 @@ def scenarios(slow):
                 # Nobody can be told without a hook, and a client that goes anyway need not be.
                 for told in (False, True) if connections == "keep-alive" and way != "no hook" else (False,):
                     name = f"{routes}: {manners} app, {connections}, {way}{', told' if told else ''}"
-                    yield name, cell(manners == "rude", connections, way, told, slow)
+                    yield name, cell(name, manners == "rude", connections, way, told, slow)
 
 
-def cell(rude, connections, way, told, slow):
+def cell(name, rude, connections, way, told, slow):
     def story(cluster, result):
-        with cluster.namespace("restart") as ns:
+        with cluster.namespace(slug(name)) as ns:
             spec = shop.stopped_by(ns.images, way, told, rude)
             ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
             ns.settled()
@@ -38,6 +38,10 @@ def cell(rude, connections, way, told, slow):
             judge(result, connections, way, told)
 
     return story
+
+
+def slug(name):
+    return "".join(letter if letter.isalnum() else "-" for letter in name).replace("--", "-")
 
 
 def judge(result, connections, way, told):

@@ -3,6 +3,7 @@
 
 mod ask;
 mod load;
+mod processes;
 mod serve;
 
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,8 @@ enum Command {
     Load(load::Args),
     /// One request, and its answer
     Ask(ask::Args),
+    /// Kills a process of the pod, where its processes are shared, as the kernel does that has no memory left
+    Kill { words: String },
     /// A preStop hook of the usual kind: tells the app, if asked to, and sleeps
     Sleep(SleepArgs),
 }
@@ -45,6 +48,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Ask(args) => ask::run(args).await,
+        Command::Kill { words } => processes::kill(&words),
         Command::Sleep(args) => {
             if let Some(url) = &args.tell {
                 ask::once("POST", url, &[])

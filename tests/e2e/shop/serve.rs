@@ -7,12 +7,10 @@
 //! | `GET /websocket` | each message, a number of milliseconds, with `done` after that time |
 //! | `GET /metrics` | `shop_customers`: how many requests are in flight, this one not among them |
 //! | `GET /livez` | 200, or 500 after a `POST /sick` |
-//! | `GET /memory?of=NAME` | how many KiB the process of that name has resident, where the pod shares its processes |
+//! | `GET /memory` | how many KiB the sidecar has resident, where the pod shares its processes |
 //! | `POST /closing` | from now on no connection is kept beyond its next answer, which says so |
 
 use std::convert::Infallible;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,6 +33,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
+use crate::processes;
+
 /// The time between two events of a stream.
 const BEAT: Duration = Duration::from_millis(100);
 
@@ -46,6 +46,10 @@ pub struct Args {
     /// Dies at once on SIGTERM, instead of ending what it has begun
     #[arg(long)]
     rude: bool,
+
+    /// Ends by itself after this time
+    #[arg(long = "for", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
 
     /// Where the time of the SIGTERM goes
     #[arg(long, default_value = "/dev/termination-log")]
@@ -107,6 +111,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         door: watch::Sender::new(Door::Open),
         busy,
     });
+    let over = async {
+        match args.time {
+            Some(time) => sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut over = std::pin::pin!(over);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -115,6 +126,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 }
             }
             _ = terminated.recv() => break,
+            () = over.as_mut() => return Ok(()),
         }
     }
     let customers = shop.customers.load(Ordering::SeqCst);
@@ -205,15 +217,12 @@ async fn serve(
             .status(StatusCode::INTERNAL_SERVER_ERROR)
             .body(text("sick\n")),
         (&Method::GET, "/livez") => answer.body(text("well\n")),
-        (&Method::GET, "/memory") => {
-            let of = parameter(&request, "of").unwrap_or_default();
-            match memory(of) {
-                Ok(Some(kib)) => answer.body(text(&format!("{kib}\n"))),
-                _ => answer
-                    .status(StatusCode::NOT_FOUND)
-                    .body(text("no such process\n")),
-            }
-        }
+        (&Method::GET, "/memory") => match processes::memory("gracekeeper run") {
+            Some(kib) => answer.body(text(&format!("{kib}\n"))),
+            None => answer
+                .status(StatusCode::NOT_FOUND)
+                .body(text("no such process\n")),
+        },
         (&Method::POST, "/sick") => {
             shop.sick.store(true, Ordering::SeqCst);
             answer.body(text(""))
@@ -283,32 +292,7 @@ async fn talk(shop: Arc<Shop>, upgrade: OnUpgrade) {
 
 /// How long the answer is to take.
 fn wanted(request: &Request<Incoming>) -> Duration {
-    let ms = parameter(request, "ms").and_then(|text| text.parse().ok());
-    Duration::from_millis(ms.unwrap_or_default())
-}
-
-fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
     let query = request.uri().query().unwrap_or_default();
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-}
-
-/// KiB resident of the first process of that name.
-fn memory(of: &str) -> io::Result<Option<u64>> {
-    for entry in Path::new("/proc").read_dir()? {
-        let status = entry?.path().join("status");
-        let Ok(status) = std::fs::read_to_string(status) else {
-            continue;
-        };
-        let field = |name: &str| {
-            (status.lines()).find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        };
-        if field("Name").map(str::trim) == Some(of) {
-            let kib = field("VmRSS").and_then(|text| text.split_whitespace().next());
-            return Ok(kib.and_then(|text| text.parse().ok()));
-        }
-    }
-    Ok(None)
+    let ms = query.strip_prefix("ms=").and_then(|ms| ms.parse().ok());
+    Duration::from_millis(ms.unwrap_or_default())
 }
