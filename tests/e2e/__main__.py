@@ -1,4 +1,16 @@
-"""Runs the scenarios against the cluster that KUBECONFIG names: see tests/e2e/README.md."""
+"""Runs the scenarios against the cluster that KUBECONFIG names.
+
+What the environment says:
+    E2E_ONLY         only scenarios whose names have this pattern
+    E2E_JOBS         how many at once, 2 unless told
+    E2E_LOAD         the command that brings an image to the nodes: $IMAGE is its name, $ARCHIVE a file as docker save
+                     writes it; kind's, unless told
+    E2E_REPORT       the folder for the report and the pods' logs
+    E2E_RESTARTS     how many restarts there are in a row, 100 unless told
+    E2E_SLOW_ROUTES  the command that makes the cluster's proxies slow to follow, and E2E_FAST_ROUTES its opposite
+    E2E_API_STOP     the command that stops the API server, and E2E_API_START its opposite
+What cannot be played for want of a command is skipped, and said to be.
+"""
 
 import argparse
 import concurrent.futures
@@ -18,7 +30,7 @@ import image
 import report
 from cluster import Cluster, Skipped, command, kubectl
 from result import Result, table
-from scenarios import restart
+from scenarios import STORIES, endings, hundred, mishaps, restart, security, shapes  # noqa: F401
 
 ONLY = os.environ.get("E2E_ONLY", "")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
@@ -51,15 +63,27 @@ def play(cluster, name, story):
     return result
 
 
-def wanted(scenarios):
-    return [(name, story) for name, story in scenarios if not ONLY or fnmatch.fnmatch(name, f"*{ONLY}*")]
+def everything():
+    """Names, stories, and what each asks of the cluster: nothing, to be alone in it, or slow routes."""
+    for name, story in restart.scenarios(slow=False):
+        yield name, story, "together"
+    for name, story, alone in STORIES:
+        yield name, story, "alone" if alone else "together"
+    for name, story in restart.scenarios(slow=True):
+        yield name, story, "slow"
 
 
-def all_scenarios(cluster):
-    """Results, as they come. Those that change the cluster for others are alone in it."""
+def wanted(kind):
+    return [(name, story) for name, story, of in everything()
+            if of == kind and (not ONLY or fnmatch.fnmatch(name, f"*{ONLY}*"))]
+
+
+def play_all(cluster):
+    """Results, as they come."""
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        yield from pool.map(lambda one: play(cluster, *one), wanted(restart.scenarios(slow=False)))
-        slow = wanted(restart.scenarios(slow=True))
+        yield from pool.map(lambda one: play(cluster, *one), wanted("together"))
+        yield from (play(cluster, *one) for one in wanted("alone"))
+        slow = wanted("slow")
         if slow and not os.environ.get("E2E_SLOW_ROUTES"):
             print("skipped: slow routes: E2E_SLOW_ROUTES is not set; it is the command that makes them slow")
         elif slow:
@@ -77,8 +101,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     args = parser.parse_args()
     if args.list:
-        for slow in (False, True):
-            print(*(name for name, _ in wanted(restart.scenarios(slow))), sep="\n")
+        print(*(name for kind in ("together", "alone", "slow") for name, _ in wanted(kind)), sep="\n")
         return
     why = no_cluster()
     if why:
@@ -91,7 +114,7 @@ def main():
     cluster = Cluster(secrets.token_hex(2), images)
     results = []
     try:
-        for result in all_scenarios(cluster):
+        for result in play_all(cluster):
             results.append(result)
     except KeyboardInterrupt:
         print("e2e: interrupted; cleaning up", flush=True)

@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 /// How long a connection may take to come about.
@@ -119,6 +119,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let control = TcpListener::bind(("0.0.0.0", args.control)).await?;
     tokio::spawn(obey(control, load.clone(), stop.clone()));
 
+    // Whether a Service that was just made leads anywhere yet is not what is asked here.
+    while request_once(&load).await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+
     let mut random = fastrand::Rng::with_seed(args.seed);
     let mut due = Instant::now();
     let mut requests = JoinSet::new();
@@ -146,6 +151,14 @@ fn length(random: &mut fastrand::Rng) -> Duration {
         90..98 => random.u64(1_000..=3_000),
         _ => random.u64(3_000..=25_000),
     })
+}
+
+/// A request that is not counted.
+async fn request_once(load: &Load) -> Result<(), String> {
+    match load.what {
+        What::Websocket => chat(load, Duration::ZERO, &mut None).await,
+        What::Work | What::Stream => visit(load, Duration::ZERO, &mut None).await,
+    }
 }
 
 async fn request(load: Arc<Load>, length: Duration) {
