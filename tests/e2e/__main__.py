@@ -1,7 +1,7 @@
 """Runs the scenarios against the cluster that KUBECONFIG names.
 
 What the environment says:
-    E2E_ONLY         only scenarios whose names have this pattern
+    E2E_ONLY         only scenarios whose names have this pattern, or one of several with | between them
     E2E_JOBS         how many at once, 2 unless told
     E2E_LOAD         the command that brings an image to the nodes: $IMAGE is its name, $ARCHIVE a file as docker save
                      writes it; kind's, unless told
@@ -32,7 +32,7 @@ from cluster import Cluster, Skipped, command, kubectl
 from result import Result, table
 from scenarios import STORIES, endings, hundred, mishaps, restart, security, shapes  # noqa: F401
 
-ONLY = os.environ.get("E2E_ONLY", "")
+ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
 REPORT = os.environ.get("E2E_REPORT")
 
@@ -75,7 +75,7 @@ def everything():
 
 def wanted(kind):
     return [(name, story) for name, story, of in everything()
-            if of == kind and (not ONLY or fnmatch.fnmatch(name, f"*{ONLY}*"))]
+            if of == kind and any(fnmatch.fnmatch(name, f"*{pattern}*") for pattern in ONLY)]
 
 
 def play_all(cluster):

@@ -16,6 +16,8 @@ class Result:
     outcomes: list = field(default_factory=list)
     pods: list = field(default_factory=list)
     events: list = field(default_factory=list)
+    note: str = ""
+    anchor: str = ""
 
     @property
     def requests(self):
@@ -56,7 +58,7 @@ class Result:
             "" if self.cut is None else f"{self.cut:,}",
             f"{gone[0]:.1f} / {gone[1]:.1f} s" if gone else "",
             self.verdicts(),
-            self.state if not self.why else f"{self.state}: {self.why}",
+            ": ".join(word for word in (self.state, self.why or self.note) if word),
         ]
 
 
