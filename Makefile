@@ -3,9 +3,10 @@
 # make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
 # make check      everything CI checks
 # make bench      measures, and prints tables
+# make e2e        restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
 # make image      builds the image with cargo and Debian's buildah, without a registry
 # make manifests  renders the plain manifests in deploy/ from the chart
-.PHONY: demo test chart check bench image manifests setup fmt clippy docs
+.PHONY: demo test chart check bench e2e image manifests setup fmt clippy docs
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
@@ -37,6 +38,14 @@ image:
 
 manifests: setup
 	$(PYTHON) deploy/render
+
+e2e: machine = $(shell rustc -vV | sed -n 's/^host: //p')
+e2e: static = target/$(machine)/release
+e2e: export RUSTFLAGS = -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+e2e:
+	cargo build --locked --release --target $(machine) --bin gracekeeper
+	cargo build --locked --release --target $(machine) --example shop
+	python3 tests/e2e $(static)/gracekeeper $(static)/examples/shop
 
 fmt:
 	cargo fmt --check
