@@ -112,7 +112,7 @@ impl Evidence {
         self.known.insert(there.cookie, Glance::new(there));
     }
 
-    /// A connection that ended while the drain began.
+    /// A connection that has ended and is of no account: it did while the drain began, or it was our own.
     pub fn was_gone(&mut self, died: &Connection) {
         self.known.remove(&died.cookie);
     }
@@ -214,6 +214,11 @@ impl Evidence {
             let last = self.known.get(&seen.cookie).copied();
             self.cuts(seen, last);
         }
+    }
+
+    /// Whether nobody is missing: each connection that was seen is there, or known to have ended.
+    pub fn accounts_for_all(&self, there: &HashSet<u64>) -> bool {
+        self.known.keys().all(|cookie| there.contains(cookie))
     }
 
     /// Connections have ended of which nothing is known: at least one of them may have been new.
