@@ -2,7 +2,8 @@
 # make test   sets up what the tests need and runs them all
 # make check  everything CI checks
 # make bench  measures, and prints tables
-.PHONY: demo test check bench setup fmt clippy docs
+# make fuzz   runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
+.PHONY: demo test check bench fuzz setup fmt clippy docs
 
 demo:
 	cargo build --locked
@@ -18,6 +19,11 @@ check: fmt clippy docs test
 
 bench:
 	cargo bench --locked
+
+FUZZ_SECONDS = 60
+fuzz:
+	cargo fuzz --version || cargo install --locked cargo-fuzz
+	tests/fuzz/run $(FUZZ_SECONDS)
 
 fmt:
 	cargo fmt --check
