@@ -1,9 +1,17 @@
-# make demo   shows the main job at work
-# make test   sets up what the tests need and runs them all
-# make check  everything CI checks
-# make bench  measures, and prints tables
-# make fuzz   runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
-.PHONY: demo test check bench fuzz setup fmt clippy docs
+# make demo       shows the main job at work
+# make test       sets up what the tests need and runs them all
+# make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
+# make check      everything CI checks
+# make bench      measures, and prints tables
+# make fuzz       runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
+# make e2e        restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
+# make image      builds the image with cargo and Debian's buildah, without a registry
+# make manifests  renders the plain manifests in deploy/ from the chart
+.PHONY: demo test chart check bench fuzz e2e image manifests setup fmt clippy docs
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+IMAGE ?= localhost/gracekeeper:$(VERSION)
+PYTHON := target/test-env/venv/bin/python
 
 demo:
 	cargo build --locked
@@ -15,7 +23,13 @@ setup:
 test: setup
 	cargo test --locked
 
-check: fmt clippy docs test
+chart: setup
+	cargo build --locked
+	$(PYTHON) tests/chart/chart.py
+	cargo test --locked --test chart
+	$(PYTHON) tests/chart/alerts.py target/debug/gracekeeper
+
+check: fmt clippy docs test chart
 
 bench:
 	cargo bench --locked
@@ -24,6 +38,20 @@ FUZZ_SECONDS = 60
 fuzz:
 	cargo fuzz --version || cargo install --locked cargo-fuzz
 	tests/fuzz/run $(FUZZ_SECONDS)
+
+image:
+	deploy/image $(IMAGE) target/gracekeeper-image.tar
+
+manifests: setup
+	$(PYTHON) deploy/render
+
+e2e: machine = $(shell rustc -vV | sed -n 's/^host: //p')
+e2e: static = target/$(machine)/release
+e2e: export RUSTFLAGS = -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+e2e:
+	cargo build --locked --release --target $(machine) --bin gracekeeper
+	cargo build --locked --release --target $(machine) --example shop
+	python3 tests/e2e $(static)/gracekeeper $(static)/examples/shop
 
 fmt:
 	cargo fmt --check

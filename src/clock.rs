@@ -12,13 +12,17 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// What is left of a grace period that ends at `deadline`, as the API server sees it, while this machine's clock says
-/// `now`.
+/// The API server writes whole seconds, and leaves out what is beyond.
+const ROUNDED: Duration = Duration::from_secs(1);
+
+/// What there was of a grace period at the first sign of its end, `passed` ago. It ends at `deadline`, as the API server
+/// sees it, while this machine's clock says `now`.
 ///
 /// What was granted is what counts, since two clocks need not agree; only where they agree within reason does it count
-/// too that some of it has passed already.
-pub fn left(granted: Duration, deadline: Timestamp, now: Timestamp) -> Duration {
-    let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
+/// too that some of it had passed already.
+pub fn left(granted: Duration, deadline: Timestamp, now: Timestamp, passed: Duration) -> Duration {
+    let left = deadline.duration_since(now);
+    let left = Duration::try_from(left).unwrap_or_default() + ROUNDED + passed;
     if left < granted && granted - left <= REASON {
         left
     } else {
@@ -36,9 +40,10 @@ mod tests {
         let seconds = Duration::from_secs;
         for (left_by_the_wall, expected) in [
             (30, 30),
-            (28, 28),
-            (25, 25),
-            (24, 30), // The kubelet was down for a while, or a clock is wrong: it counts from when it acts.
+            (29, 30), // Rounded.
+            (27, 28),
+            (24, 25),
+            (23, 30), // The kubelet was down for a while, or a clock is wrong: it counts from when it acts.
             (31, 30),
             (-1, 30),
             (3630, 30), // An hour behind.
@@ -46,12 +51,16 @@ mod tests {
         ] {
             let deadline = Timestamp::from_second(now.as_second() + left_by_the_wall).unwrap();
             assert_eq!(
-                left(seconds(30), deadline, now),
+                left(seconds(30), deadline, now, Duration::ZERO),
                 seconds(expected),
                 "{left_by_the_wall}"
             );
+            let later = now + seconds(4);
+            assert_eq!(
+                left(seconds(30), deadline, later, seconds(4)),
+                seconds(expected),
+                "{left_by_the_wall}, asked late"
+            );
         }
-        let over = Timestamp::from_second(now.as_second() - 1).unwrap();
-        assert_eq!(left(seconds(2), over, now), Duration::ZERO);
     }
 }

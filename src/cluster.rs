@@ -1,11 +1,12 @@
 //! The Kubernetes API, as advice: what it says of our own pod, whether Services still send anybody there, and Events.
 //!
-//! Nobody has to be there, to answer, or to tell the truth. Nothing is asked while the pod serves: the client is built for
-//! a drain and dropped after it, so a token or a certificate that has changed meanwhile is the one that is used.
+//! Nobody has to be there, to answer, or to tell the truth. Nothing is asked while the pod serves: the client is made for
+//! a drain and dropped after it.
 
 mod endpoints;
 mod events;
 mod pod;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +14,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Uri;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::PostParams;
+use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
@@ -25,6 +25,8 @@ pub use events::{Note, Reason};
 #[cfg(test)]
 pub use pod::Deletion;
 pub use pod::OwnPod;
+use pod::Pod;
+use transport::Transport;
 
 /// The longest that one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
@@ -64,7 +66,8 @@ pub struct Settings {
 /// How to reach the API, and who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    server: Uri,
+    host: String,
+    port: u16,
     service_account: PathBuf,
     namespace: String,
     pod: String,
@@ -124,12 +127,7 @@ impl Args {
             return Err(Missing::Everything);
         };
         let port = get("KUBERNETES_SERVICE_PORT").unwrap_or("443");
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host.to_owned(),
-        };
-        let server = format!("https://{host}:{port}").parse();
-        let server = server.map_err(|_| Missing::Server)?;
+        let port = port.parse().map_err(|_| Missing::Port)?;
         let pod = get("POD_NAME").ok_or(Missing::PodName)?.to_owned();
         let mounted = || {
             let text = std::fs::read_to_string(self.service_account.join("namespace")).ok()?;
@@ -139,7 +137,8 @@ impl Args {
             .or_else(mounted)
             .ok_or(Missing::Namespace)?;
         Ok(Access {
-            server,
+            host: host.to_owned(),
+            port,
             service_account: self.service_account.clone(),
             namespace,
             pod,
@@ -153,7 +152,7 @@ impl Args {
 enum Missing {
     /// No service account, or no API server's address.
     Everything,
-    Server,
+    Port,
     PodName,
     Namespace,
 }
@@ -164,7 +163,7 @@ impl fmt::Display for Missing {
             Missing::Everything => {
                 "no service account is mounted; set automountServiceAccountToken, or leave out --service"
             }
-            Missing::Server => "KUBERNETES_SERVICE_HOST and _PORT are no address",
+            Missing::Port => "KUBERNETES_SERVICE_PORT is no port",
             Missing::PodName => {
                 "the environment has no POD_NAME; set POD_NAME, POD_NAMESPACE and POD_UID by the downward API, or write \
                  --kube=off"
@@ -225,21 +224,28 @@ impl From<kube::Error> for Error {
             kube::Error::Api(status) => {
                 Error::Refused(format!("{} ({})", status.message, status.code))
             }
-            other => {
-                // The library's own words end before the cause.
-                let mut text = other.to_string();
-                let mut cause = std::error::Error::source(&other);
-                while let Some(e) = cause {
-                    let more = e.to_string();
-                    if !text.contains(&more) {
-                        text += &format!(": {more}");
-                    }
-                    cause = e.source();
-                }
-                Error::Unreachable(text)
-            }
+            kube::Error::Service(e) => Error::Unreachable(with_causes(&*e)),
+            kube::Error::HyperError(e) => Error::Unreachable(with_causes(&e)),
+            kube::Error::ReadEvents(e) => Error::Unreachable(with_causes(&e)),
+            kube::Error::SerdeError(e) => Error::Refused(format!("its answer makes no sense: {e}")),
+            // The rest is of configurations that are read elsewhere; to print them takes a large part of the library.
+            _ => Error::Unreachable("it failed within ourselves".to_owned()),
         }
     }
+}
+
+/// An error's words and those of its causes, which the libraries' own words leave out or not.
+fn with_causes(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = e.source();
+    }
+    text
 }
 
 /// Asks the API. Clones share one client.
@@ -269,7 +275,7 @@ impl Cluster {
         (self.access.uid.as_deref()).unwrap_or(&self.access.pod)
     }
 
-    /// Drops the client, and with it what it knew and the timers it ran.
+    /// Drops the client, and with it the task that it has.
     pub fn rest(&self) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -279,7 +285,9 @@ impl Cluster {
     /// # Errors
     /// When it says nothing within a second, or something that cannot be.
     pub async fn own_pod(&self) -> Result<OwnPod, Error> {
-        let pods: Api<Pod> = Api::namespaced(self.client()?, &self.access.namespace);
+        let kind = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+        let namespace = &self.access.namespace;
+        let pods: Api<Pod> = Api::namespaced_with(self.client(), namespace, &kind);
         let pod = bounded(pods.get(&self.access.pod)).await?;
         if let Some(uid) = &self.access.uid
             && pod.metadata.uid.as_ref() != Some(uid)
@@ -294,34 +302,28 @@ impl Cluster {
     /// # Errors
     /// When it was not taken within a second.
     pub async fn write(&self, note: &Note) -> Result<(), Error> {
-        let events: Api<Event> = Api::namespaced(self.client()?, &self.access.namespace);
+        let events: Api<Event> = Api::namespaced(self.client(), &self.access.namespace);
         let event = note.event(&self.access);
         bounded(events.create(&PostParams::default(), &event)).await?;
         Ok(())
     }
 
-    fn client(&self) -> Result<Client, Error> {
+    fn client(&self) -> Client {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*client {
-            return Ok(client.clone());
+            return client.clone();
         }
-        let built = Client::try_from(self.access.config())?;
-        Ok(client.insert(built).clone())
-    }
-}
-
-impl Access {
-    fn config(&self) -> kube::Config {
-        let mut config = kube::Config::new(self.server.clone());
-        config.root_cert_file = Some(self.service_account.join("ca.crt"));
-        let token = self.service_account.join("token");
-        config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
-        config.default_namespace.clone_from(&self.namespace);
-        config.connect_timeout = Some(CALL_LIMIT);
-        config.write_timeout = Some(CALL_LIMIT);
-        // A call that failed is one that is not made again: ten thousand pods may be ending.
-        config.default_retry = false;
-        config
+        let Access {
+            host,
+            port,
+            service_account,
+            namespace,
+            ..
+        } = &*self.access;
+        let transport = Transport::new(host.clone(), *port, service_account.clone());
+        client
+            .insert(Client::new(transport, namespace.clone()))
+            .clone()
     }
 }
 
@@ -369,7 +371,7 @@ mod tests {
         std::fs::write(folder.path().join("token"), "t").unwrap();
         std::fs::write(folder.path().join("namespace"), "shops").unwrap();
         let access = settle(&args, &POD).unwrap().access.unwrap();
-        assert_eq!(access.server.to_string(), "https://[fd00::1]:6443/");
+        assert_eq!((access.host.as_str(), access.port), ("fd00::1", 6443));
         assert_eq!(
             (access.namespace.as_str(), access.pod.as_str()),
             ("shops", "shop-1")

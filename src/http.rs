@@ -343,10 +343,9 @@ async fn status(State(app): State<App>) -> Response {
 
 async fn metrics(State(app): State<App>) -> Response {
     let seen = app.traffic.as_ref().map(Traffic::seen);
-    match app
-        .metrics
-        .page(app.drain.state().phase, seen.unwrap_or_default())
-    {
+    let state = app.drain.state();
+    let lasted = state.since.elapsed();
+    match (app.metrics).page(state.phase, lasted, seen.unwrap_or_default()) {
         Ok(page) => (
             [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
             page,

@@ -423,9 +423,12 @@ impl Meter {
                 .map(|(_, reading)| reading)
         };
         match (&read, before) {
-            // An app takes its time to start; that is no news.
-            (Err(e @ Error::Http(fetch::Error::Refused)), None) => {
-                info!(source = self.name(), "not listening yet: {e}");
+            // An app takes its time to start, and to stop; that is no news.
+            (Err(e @ Error::Http(fetch::Error::Refused)), before)
+                if before != Some(Err("refused")) =>
+            {
+                let when = if before.is_none() { "yet" } else { "any more" };
+                info!(source = self.name(), "not listening {when}: {e}");
             }
             (Err(e), before) if before != Some(Err(e.kind())) => {
                 warn!(source = self.name(), result = e.kind(), "unreadable: {e}");

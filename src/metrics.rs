@@ -21,6 +21,7 @@ const DRAIN_SECONDS: [f64; 12] = [
 pub struct Metrics {
     registry: Registry,
     phase: GaugeVec,
+    phase_seconds: Gauge,
     inflight: GaugeVec,
     source_up: GaugeVec,
     reads: IntCounterVec,
@@ -49,6 +50,10 @@ impl Metrics {
                 "gracekeeper_phase",
                 "1 for the phase the pod is in.",
                 "phase",
+            )?,
+            phase_seconds: Gauge::new(
+                "gracekeeper_phase_seconds",
+                "How long the pod has been in its phase.",
             )?,
             inflight: gauge(
                 "gracekeeper_inflight",
@@ -110,6 +115,7 @@ impl Metrics {
         }
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.phase.clone()))?;
+        registry.register(Box::new(metrics.phase_seconds.clone()))?;
         registry.register(Box::new(metrics.inflight.clone()))?;
         registry.register(Box::new(metrics.source_up.clone()))?;
         registry.register(Box::new(metrics.reads.clone()))?;
@@ -158,11 +164,13 @@ impl Metrics {
         self.drain_seconds.observe(verdict.took.as_secs_f64());
     }
 
-    /// The page.
+    /// The page; the pod has been in its phase for so long. A pod is often gone before a drain's end is scraped, so an
+    /// alert on a drain that takes too long needs to see it run.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn page(&self, phase: Phase, seen: Seen) -> prometheus::Result<String> {
+    pub fn page(&self, phase: Phase, lasted: Duration, seen: Seen) -> prometheus::Result<String> {
+        self.phase_seconds.set(lasted.as_secs_f64());
         for (counter, total) in [
             (&self.arrivals, seen.arrivals_total),
             (&self.cut, seen.cut_total),
@@ -204,6 +212,7 @@ mod tests {
         let page = metrics
             .page(
                 Phase::Draining,
+                Duration::from_millis(1500),
                 Seen {
                     arrivals_total: 7,
                     ..Seen::default()
@@ -213,6 +222,7 @@ mod tests {
         for line in [
             "gracekeeper_phase{phase=\"draining\"} 1",
             "gracekeeper_phase{phase=\"serving\"} 0",
+            "gracekeeper_phase_seconds 1.5",
             "gracekeeper_hooks_total{hook=\"app\"} 1",
             "gracekeeper_inflight{source=\"a\"} 3",
             "gracekeeper_source_up{source=\"a\"} 1",
@@ -239,7 +249,9 @@ mod tests {
         let metrics = Metrics::new(25.0).unwrap();
         metrics.read("a", Ok(3.0));
         metrics.read("a", Err("timeout"));
-        let page = metrics.page(Phase::Serving, Seen::default()).unwrap();
+        let page = metrics
+            .page(Phase::Serving, Duration::ZERO, Seen::default())
+            .unwrap();
         assert!(!page.contains("gracekeeper_inflight{"));
         assert!(page.contains("gracekeeper_source_up{source=\"a\"} 0"));
         assert!(page.contains("gracekeeper_reads_total{result=\"timeout\",source=\"a\"} 1"));

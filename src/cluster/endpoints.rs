@@ -18,7 +18,7 @@ impl Cluster {
     /// # Errors
     /// When nobody says so.
     pub async fn left(&self, services: &[String]) -> Result<(), Error> {
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client()?, &self.access.namespace);
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client(), &self.access.namespace);
         let selector = format!("{SERVICE} in ({})", services.join(","));
         let listed = bounded(slices.list(&ListParams::default().labels(&selector))).await?;
         let mut leads: HashMap<String, bool> = (listed.items.iter())
@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn a_slice_leads_here_while_our_pod_is_a_ready_endpoint_of_it() {
         let access = Access {
-            server: "https://10.0.0.1".parse().unwrap(),
+            host: "10.0.0.1".to_owned(),
+            port: 443,
             service_account: "/x".into(),
             namespace: "shops".to_owned(),
             pod: "shop-1".to_owned(),

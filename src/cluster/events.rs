@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn an_event_is_about_our_own_pod_and_within_what_the_api_server_takes() {
         let access = Access {
-            server: "https://10.0.0.1".parse().unwrap(),
+            host: "10.0.0.1".to_owned(),
+            port: 443,
             service_account: "/x".into(),
             namespace: "shops".to_owned(),
             pod: "a".repeat(253),

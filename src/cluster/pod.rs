@@ -2,8 +2,49 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use k8s_openapi::jiff::Timestamp;
+use kube::core::{Object, ObjectMeta};
+use serde::Deserialize;
+
+/// A pod's object, as much of it as is read here. All of a pod's types would make the program half as large again.
+pub type Pod = Object<Spec, Status>;
+
+/// What the user wrote.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    termination_grace_period_seconds: Option<i64>,
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    liveness_probe: Option<Probe>,
+    startup_probe: Option<Probe>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Probe {
+    termination_grace_period_seconds: Option<i64>,
+}
+
+/// What has become of it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: Option<String>,
+}
 
 /// The condition that says why a pod has to go (KEP-3329).
 const DISRUPTION: &str = "DisruptionTarget";
@@ -34,34 +75,29 @@ pub struct Deletion {
 impl OwnPod {
     /// Reads it off the pod's object.
     pub fn new(pod: &Pod) -> Self {
-        let spec = pod.spec.as_ref();
-        let of_pod = (spec.and_then(|spec| spec.termination_grace_period_seconds))
-            .map_or(DEFAULT_GRACE, seconds);
+        let ObjectMeta {
+            deletion_timestamp,
+            deletion_grace_period_seconds,
+            ..
+        } = &pod.metadata;
+        let of_pod = (pod.spec.termination_grace_period_seconds).map_or(DEFAULT_GRACE, seconds);
         // A probe may have a grace period of its own, for the kills that it causes.
-        let of_probes = spec
-            .into_iter()
-            .flat_map(|spec| {
-                spec.containers
-                    .iter()
-                    .chain(spec.init_containers.iter().flatten())
-            })
+        let of_probes = (pod.spec.containers.iter())
+            .chain(&pod.spec.init_containers)
             .flat_map(probes)
             .filter_map(|probe| probe.termination_grace_period_seconds)
             .map(seconds);
-        let deletion = pod.metadata.deletion_timestamp.as_ref().map(|at| Deletion {
-            granted: (pod.metadata.deletion_grace_period_seconds).map_or(of_pod, seconds),
+        let deletion = deletion_timestamp.as_ref().map(|at| Deletion {
+            granted: deletion_grace_period_seconds.map_or(of_pod, seconds),
             deadline: at.0,
         });
-        let reason = (pod.status.as_ref())
-            .and_then(|status| status.conditions.as_ref())
-            .into_iter()
-            .flatten()
-            .find(|condition| condition.type_ == DISRUPTION && condition.status == "True")
-            .and_then(|condition| condition.reason.clone());
+        let disruption = (pod.status.iter())
+            .flat_map(|status| &status.conditions)
+            .find(|condition| condition.kind == DISRUPTION && condition.status == "True");
         Self {
             deletion,
             grace: of_probes.fold(of_pod, Duration::min),
-            reason,
+            reason: disruption.and_then(|condition| condition.reason.clone()),
         }
     }
 }
@@ -83,7 +119,10 @@ mod tests {
     use serde_json::json;
 
     fn own(pod: serde_json::Value) -> OwnPod {
-        OwnPod::new(&serde_json::from_value(pod).unwrap())
+        let whole = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {}});
+        let mut whole = whole.as_object().unwrap().clone();
+        whole.extend(pod.as_object().unwrap().clone());
+        OwnPod::new(&serde_json::from_value(whole.into()).unwrap())
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -181,25 +182,26 @@ fn spread(cluster: &Cluster, over: Duration) -> Duration {
 
 /// Asks for the own pod, and tells the drain what follows.
 async fn ask(cluster: Cluster, drain: Handle, of: Drain) -> Result<(), Error> {
+    let since = Instant::now();
     sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
     let going = drain.state().going;
     let pod = cluster.own_pod().await?;
-    let advice = advice(pod, going, clock::now());
-    let (reason, granted) = (advice.reason.as_deref(), advice.granted);
+    let advice = advice(pod, going, clock::now(), since.elapsed());
+    let granted_seconds = advice.granted.map(|granted| granted.as_secs_f64());
     info!(
-        reason,
+        reason = advice.reason.as_deref(),
         going = advice.going,
-        ?granted,
+        granted_seconds,
         "the pod, as Kubernetes knows it"
     );
     drain.advise(of.began, advice).await;
     Ok(())
 }
 
-/// What the pod's object means to a drain; `going` is what was known before.
-fn advice(pod: OwnPod, going: bool, now: k8s_openapi::jiff::Timestamp) -> drain::Advice {
+/// What the pod's object means to a drain whose first sign was `passed` ago; `going` is what was known before.
+fn advice(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drain::Advice {
     let granted = match &pod.deletion {
-        Some(deletion) => clock::left(deletion.granted, deletion.deadline, now),
+        Some(deletion) => clock::left(deletion.granted, deletion.deadline, now, passed),
         None => pod.grace,
     };
     // An eviction by the kubelet and a node's shutdown are no deletions, but all hooks come.
@@ -269,18 +271,20 @@ fn ended(verdict: &Verdict) -> Option<Note> {
 
 /// The Event of what follows a drain: the more important one, where there are two.
 fn over(cut: u64, serving: bool) -> Option<Note> {
-    let again = if serving {
-        "; the pod serves again"
-    } else {
-        ""
-    };
     match (cut, serving) {
         (0, false) => None,
         (0, true) => Some(note(Reason::Reopened, "The pod serves again".to_owned())),
         (cut, _) => {
-            let text = format!(
-                "{cut} requests were cut off: their connections ended without an answer after the drain{again}"
-            );
+            let again = if serving {
+                "; the pod serves again"
+            } else {
+                ""
+            };
+            let what = match cut {
+                1 => "A request was cut off: its connection".to_owned(),
+                _ => format!("{cut} requests were cut off: their connections"),
+            };
+            let text = format!("{what} ended without an answer after the drain{again}");
             Some(note(Reason::RequestsCut, text))
         }
     }
@@ -313,7 +317,7 @@ mod tests {
             ..pod()
         };
         for going in [false, true] {
-            let advice = advice(deleted.clone(), going, now);
+            let advice = advice(deleted.clone(), going, now, Duration::ZERO);
             assert!(advice.going);
             assert_eq!(advice.granted, Some(8 * SECOND));
             assert_eq!(advice.reason.as_deref(), Some("EvictionByEvictionAPI"));
@@ -323,10 +327,10 @@ mod tests {
     #[test]
     fn a_pod_that_goes_and_was_not_deleted_is_the_kubelets_doing() {
         let now = clock::now();
-        let restart = advice(pod(), false, now);
+        let restart = advice(pod(), false, now, SECOND);
         assert_eq!((restart.going, restart.reason), (false, None));
         assert_eq!(restart.granted, Some(30 * SECOND));
-        let evicted = advice(pod(), true, now);
+        let evicted = advice(pod(), true, now, SECOND);
         assert_eq!(evicted.reason.as_deref(), Some(BY_KUBELET));
     }
 

@@ -11,6 +11,8 @@
 mod apps;
 mod bounds;
 mod client;
+mod cluster;
+mod hook;
 mod hostile;
 mod pages;
 mod process;

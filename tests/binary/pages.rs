@@ -13,7 +13,7 @@ use super::support::*;
 const NO_OPENSSL: &str = "skipped: Debian's package openssl is not installed";
 
 /// A certificate of its own making for these names, and its key; nothing where there is no openssl.
-fn certificate(folder: &TempDir, names: &str) -> Option<PathBuf> {
+pub fn certificate(folder: &TempDir, names: &str) -> Option<PathBuf> {
     let pem = folder.path().join("shop.pem");
     let made = Command::new("openssl")
         .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=shop"])

@@ -332,3 +332,18 @@ fn a_clock_set_back_an_hour_changes_nothing() {
         "the clock did go back: {stamps:?}"
     );
 }
+
+#[test]
+fn an_ordinary_sidecar_can_end_with_an_app_that_has_done_its_job() {
+    let (mut app, base) = shop(0);
+    let port = base.rsplit(':').next().unwrap().to_owned();
+    let flags = [shop_source(&base), format!("--app-port={port}")];
+    let times = ["--quiet-period=0s", "--max-quiet=1s", "--exit-with-app"];
+    let flags = [flags[0].as_str(), &flags[1], times[0], times[1], times[2]];
+    let mut sidecar = Sidecar::start(&flags);
+    sidecar.wait_for_sources();
+    app.kill();
+    assert_eq!(sidecar.process.ended().code(), Some(0));
+    assert_eq!(sidecar.said("the app has ended by itself").len(), 1);
+    assert!(sidecar.said("draining").is_empty());
+}

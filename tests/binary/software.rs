@@ -19,7 +19,8 @@ fn watch(address: SocketAddr) -> Sidecar {
 /// One that is given more.
 fn watch_with(address: SocketAddr, flags: &[&str]) -> Sidecar {
     let port = format!("--app-port={}", address.port());
-    let times = "--quiet-period=1s --max-quiet=2s --min-wait=0s --grace-period=100s";
+    let times =
+        "--quiet-period=1s --max-quiet=2s --min-wait=0s --grace-period=100s --read-timeout=20s";
     let all = [port.as_str()]
         .into_iter()
         .chain(times.split(' '))

@@ -1,0 +1,176 @@
+//! `gracekeeper hook` and `gracekeeper install`: the hook as a command in the app's own container.
+
+use std::fs;
+use std::process::{Command, Output};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::support::*;
+
+/// Runs the hook, of this binary, with these flags.
+fn hook(flags: &[&str]) -> JoinHandle<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+    command.arg("hook").args(flags);
+    thread::spawn(move || command.output().unwrap())
+}
+
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text.lines().count(), 1, "{output:?}");
+    text.into_owned()
+}
+
+/// A port where nobody is.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn the_hook_waits_for_the_sidecar_and_says_its_verdict_in_one_line() {
+    let (_app, base) = shop(0);
+    let source = shop_source(&base);
+    let secret = [("GRACEKEEPER_TOKEN", "secret")];
+    let sidecar = Sidecar::start_with(&[&source, "--min-wait=0s", "--quiet-period=0s"], &secret);
+    sidecar.wait_for_sources();
+    let gate = Gate::new();
+    let work = gate.enter(&base, "work");
+    let token = gate_file(&gate, "token", "secret\n");
+    let listen = format!("--listen={}", sidecar.address);
+    // Its own flags say that it would take no time at all: they are not what counts here.
+    let hook = hook(&[&listen, "--token-file", &token, &source, "--timeout=1ms"]);
+    wait_for("the drain", || {
+        (sidecar.status()["phase"] == "draining").then_some(())
+    });
+    thread::sleep(Duration::from_millis(300));
+    assert!(!hook.is_finished(), "the work is still under way");
+    gate.open("work");
+    assert_eq!(work.join().unwrap().unwrap().status, 200);
+    let told = said(&hook.join().unwrap());
+    assert!(told.starts_with("gracekeeper: drained after "), "{told}");
+    assert!(
+        told.contains("started by: app hook") && !told.contains("without"),
+        "{told}"
+    );
+}
+
+#[test]
+fn where_no_sidecar_answers_the_hook_drains_by_itself() {
+    let (_app, base) = shop(0);
+    let source = shop_source(&base);
+    let gate = Gate::new();
+    let file = format!("{}/draining", gate.name());
+    let work = gate.enter(&base, "work");
+    let listen = format!("--listen=[::]:{}", free_port());
+    let drain_file = format!("--drain-file={file}");
+    let hook = hook(&[
+        &listen,
+        &source,
+        "--min-wait=0s",
+        "--quiet-period=0s",
+        &drain_file,
+    ]);
+    wait_for("the app to be told", || {
+        std::path::Path::new(&file).exists().then_some(())
+    });
+    thread::sleep(Duration::from_millis(300));
+    assert!(!hook.is_finished(), "the work is still under way");
+    gate.open("work");
+    assert_eq!(work.join().unwrap().unwrap().status, 200);
+    let told = said(&hook.join().unwrap());
+    assert!(told.starts_with("gracekeeper: drained after "), "{told}");
+    assert!(
+        told.contains("without the sidecar: nobody is at 127.0.0.1:"),
+        "{told}"
+    );
+    assert!(
+        !std::path::Path::new(&file).exists(),
+        "the next start is no drain"
+    );
+}
+
+#[test]
+fn a_sidecar_that_hangs_or_wants_another_token_or_dies_is_no_reason_to_cut_requests_off() {
+    let (_app, base) = shop(0);
+    let source = shop_source(&base);
+    let own = [source.as_str(), "--min-wait=0s", "--quiet-period=0s"];
+
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--listen={}", hung.local_addr().unwrap());
+    let told = said(&hook(&[&own[..], &[&listen]].concat()).join().unwrap());
+    assert!(told.contains("did not answer within 1s"), "{told}");
+
+    let secret = [("GRACEKEEPER_TOKEN", "secret")];
+    let mut sidecar = Sidecar::start_with(&own, &secret);
+    sidecar.wait_for_sources();
+    let listen = format!("--listen={}", sidecar.address);
+    let told = said(&hook(&[&own[..], &[&listen]].concat()).join().unwrap());
+    assert!(told.contains("wants its token"), "{told}");
+    assert_eq!(sidecar.status()["phase"], "serving");
+
+    let gate = Gate::new();
+    let token = gate_file(&gate, "token", "secret");
+    let work = gate.enter(&base, "work");
+    let hook = hook(&[&own[..], &[&listen, "--token-file", &token]].concat());
+    wait_for("the drain", || {
+        (sidecar.status()["phase"] == "draining").then_some(())
+    });
+    sidecar.process.kill();
+    thread::sleep(Duration::from_millis(500));
+    assert!(!hook.is_finished(), "the work is still under way");
+    gate.open("work");
+    assert_eq!(work.join().unwrap().unwrap().status, 200);
+    let told = said(&hook.join().unwrap());
+    assert!(told.contains("went away"), "{told}");
+}
+
+#[test]
+fn the_deadline_holds_for_a_hook_without_a_sidecar_too() {
+    let (_app, base) = shop(0);
+    let gate = Gate::new();
+    let _work = gate.enter(&base, "work");
+    let listen = format!("--listen=127.0.0.1:{}", free_port());
+    let told = said(
+        &hook(&[&listen, &shop_source(&base), "--timeout=2s"])
+            .join()
+            .unwrap(),
+    );
+    assert!(told.starts_with("gracekeeper: deadline after "), "{told}");
+    gate.open("work");
+}
+
+#[test]
+fn mistakes_of_a_hook_are_told_too() {
+    let output = hook(&["--min-wait=soon", "--app-port=x"]).join().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 2);
+}
+
+#[test]
+fn an_installed_copy_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().to_str().unwrap();
+    let mut install = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+    let output = install.args(["install", into]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let copy = folder.path().join("gracekeeper");
+    let version = Command::new(copy).arg("--version").output().unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("gracekeeper "));
+
+    let mut nowhere = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+    let output = nowhere.args(["install", "/nowhere"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.contains("/nowhere/gracekeeper") && told.contains("mount a volume"),
+        "{told}"
+    );
+}
+
+/// A file in a gate's folder.
+fn gate_file(gate: &Gate, name: &str, text: &str) -> String {
+    let path = format!("{}/{name}", gate.name());
+    fs::write(&path, text).unwrap();
+    path
+}

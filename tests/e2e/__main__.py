@@ -1,0 +1,139 @@
+"""Runs the scenarios against the cluster that KUBECONFIG names.
+
+What the environment says:
+    E2E_ONLY         only scenarios whose names have this pattern, or one of several with | between them
+    E2E_JOBS         how many at once, 2 unless told
+    E2E_LOAD         the command that brings an image to the nodes: $IMAGE is its name, $ARCHIVE a file as docker save
+                     writes it; kind's, unless told
+    E2E_REPORT       the folder for the report and the pods' logs
+    E2E_RESTARTS     how many restarts there are in a row, 100 unless told
+    E2E_SLOW_ROUTES  the command that makes the cluster's proxies slow to follow, and E2E_FAST_ROUTES its opposite
+    E2E_API_STOP     the command that stops the API server, and E2E_API_START its opposite
+What cannot be played for want of a command is skipped, and said to be.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+import image
+import report
+from cluster import Cluster, Skipped, command, kubectl
+from result import Result, table
+from scenarios import STORIES, endings, hundred, mishaps, restart, security, shapes  # noqa: F401
+
+ONLY = os.environ.get("E2E_ONLY", "*").split("|")
+JOBS = int(os.environ.get("E2E_JOBS", "2"))
+REPORT = os.environ.get("E2E_REPORT")
+
+
+def no_cluster():
+    """Why there is nothing to run against, if so."""
+    if not shutil.which("kubectl"):
+        return "there is no kubectl"
+    done = subprocess.run(["kubectl", "version", "--request-timeout=5s"], capture_output=True, text=True)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+def play(cluster, name, story):
+    """Plays one scenario and says so."""
+    result, began = Result(name), time.monotonic()
+    try:
+        story(cluster, result)
+    except Skipped as why:
+        result.state, result.why = "skipped", str(why)
+    except Exception as why:
+        result.state, result.why = "failed", str(why).replace("\n", " ") or type(why).__name__
+        if not isinstance(why, AssertionError):
+            traceback.print_exc()
+    result.took = time.monotonic() - began
+    said = [str(outcome) for outcome in result.outcomes]
+    print(f"{result.state:>7} {result.took:5.0f} s  {name}: {'; '.join([*said, result.verdicts(), result.why])}",
+          flush=True)
+    return result
+
+
+def everything():
+    """Names, stories, and what each asks of the cluster: nothing, to be alone in it, or slow routes."""
+    for name, story in restart.scenarios(slow=False):
+        yield name, story, "together"
+    for name, story, alone in STORIES:
+        yield name, story, "alone" if alone else "together"
+    for name, story in restart.scenarios(slow=True):
+        yield name, story, "slow"
+
+
+def wanted(kind):
+    return [(name, story) for name, story, of in everything()
+            if of == kind and any(fnmatch.fnmatch(name, f"*{pattern}*") for pattern in ONLY)]
+
+
+def play_all(cluster, pool):
+    """Results, as they come."""
+    yield from pool.map(lambda one: play(cluster, *one), wanted("together"))
+    yield from (play(cluster, *one) for one in wanted("alone"))
+    slow = wanted("slow")
+    if slow and not os.environ.get("E2E_SLOW_ROUTES"):
+        print("skipped: slow routes: E2E_SLOW_ROUTES is not set; it is the command that makes them slow")
+    elif slow:
+        command("E2E_SLOW_ROUTES", "make routes slow")
+        try:
+            yield from pool.map(lambda one: play(cluster, *one), slow)
+        finally:
+            command("E2E_FAST_ROUTES", "make routes fast again")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("gracekeeper", help="the static binary")
+    parser.add_argument("shop", help="the app's")
+    parser.add_argument("--list", action="store_true", help="name the scenarios")
+    args = parser.parse_args()
+    if args.list:
+        print(*(name for kind in ("together", "alone", "slow") for name, _ in wanted(kind)), sep="\n")
+        return
+    why = no_cluster()
+    if why:
+        print(f"e2e: skipped: no cluster ({why}); set KUBECONFIG to one, such as kind makes")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as folder:
+        images = {name: image.load(name, path, folder)
+                  for name, path in {"gracekeeper": args.gracekeeper, "shop": args.shop}.items()}
+    cluster = Cluster(secrets.token_hex(2), images)
+    pool = concurrent.futures.ThreadPoolExecutor(JOBS)
+    results, playing = [], play_all(cluster, pool)
+    try:
+        results.extend(playing)
+    except KeyboardInterrupt:
+        print("e2e: interrupted; cleaning up", flush=True)
+        # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
+        playing.close()
+        cluster.clean_up(wait=True)
+        os._exit(130)
+    print(f"\n{table(results)}\n")
+    if REPORT:
+        print(f"report: {report.write(pathlib.Path(REPORT), results, version())}")
+    cluster.clean_up(wait=True)
+    failed = sum(result.state == "failed" for result in results)
+    skipped = sum(result.state == "skipped" for result in results)
+    print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
+    sys.exit(1 if failed else 0)
+
+
+def version():
+    lines = kubectl("version").splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("Server")), "?")
+
+
+main()

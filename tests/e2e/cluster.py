@@ -1,0 +1,219 @@
+"""The cluster that KUBECONFIG names, through kubectl alone."""
+
+import json
+import os
+import pathlib
+import subprocess
+import threading
+import time
+
+# Namespaces of this run are found by it, however the run ends.
+RUN_LABEL = "gracekeeper-e2e"
+
+# Where the report goes, and the logs of all pods.
+LOGS = os.environ.get("E2E_REPORT")
+
+
+class Skipped(Exception):
+    """A scenario that cannot be played here, and why."""
+
+
+def wait_for(what, condition, seconds=120):
+    """The first true value of the condition, or a failure that says what did not come about."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def command(variable, purpose):
+    """Runs a command that the user gave, in a shell; skips the scenario where there is none."""
+    text = os.environ.get(variable)
+    if not text:
+        raise Skipped(f"{variable} is not set; it is the command to {purpose}")
+    subprocess.run(text, shell=True, check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+
+class Cluster:
+    """What belongs to no namespace."""
+
+    def __init__(self, run, images):
+        self.run = run
+        self.images = images
+        self.numbers = iter(range(1, 10_000))
+        self.lock = threading.Lock()
+
+    def kubectl(self, *words, **more):
+        return kubectl(*words, **more)
+
+    def namespace(self, name):
+        with self.lock:
+            number = next(self.numbers)
+        return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:63].rstrip("-"))
+
+    def clean_up(self, wait):
+        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", f"--wait={'true' if wait else 'false'}",
+                "--timeout=300s")
+
+
+class Namespace:
+    """A namespace of a scenario's own: what is in it is watched from the first moment, and all of it goes at the end."""
+
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.images = cluster.images
+        self.name = name
+
+    def __enter__(self):
+        self.apply({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": self.name,
+                # What is asked of the pods here is what a careful cluster asks.
+                "labels": {RUN_LABEL: self.cluster.run, "pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        })
+        wait_for("the namespace's service account",
+                 lambda: self.kubectl("get", "serviceaccount", "default", check=False))
+        self.pods = Watch(self)
+        return self
+
+    def __exit__(self, *_):
+        self.kubectl("delete", "namespace", self.name, "--wait=false", check=False)
+        self.pods.stop()
+
+    def kubectl(self, *words, **more):
+        return kubectl("--namespace", self.name, *words, **more)
+
+    def apply(self, *objects):
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "--filename=-", "--validate=false", stdin=json.dumps(items))
+
+    def get(self, *words):
+        return json.loads(self.kubectl("get", *words, "--output=json"))
+
+    def settled(self, what="deployment/shop"):
+        """Waits until all of it is there and ready."""
+        self.kubectl("rollout", "status", what, "--timeout=180s", timeout=200)
+
+    def events(self, reason=None):
+        """Events that gracekeeper wrote here."""
+        items = self.get("events.events.k8s.io")["items"]
+        return [item for item in items if item.get("reportingController") == "gracekeeper"
+                and reason in (None, item["reason"])]
+
+
+def kubectl(*words, stdin=None, check=True, timeout=330):
+    done = subprocess.run(["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout)
+    if done.returncode and check:
+        raise AssertionError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+    return "" if done.returncode else done.stdout
+
+
+class Pod:
+    """What was seen of a pod, and when by this machine's clock."""
+
+    def __init__(self, name):
+        self.name = name
+        self.object = {}
+        self.seen = time.time()
+        self.readiness = []  # (when, whether)
+        self.deleted = None  # asked to go
+        self.gone = None
+        self.logged = False
+
+    @property
+    def took(self):
+        """Seconds from deletion to gone."""
+        return self.gone - self.deleted if self.gone and self.deleted else None
+
+    def containers(self):
+        status = self.object.get("status", {})
+        return status.get("containerStatuses", []) + status.get("initContainerStatuses", [])
+
+    def last_words(self, container):
+        """A container's termination message, of now or of its life before."""
+        for status in self.containers():
+            if status["name"] == container:
+                for state in (status.get("state"), status.get("lastState")):
+                    message = (state or {}).get("terminated", {}).get("message")
+                    if message:
+                        return message.strip()
+        return None
+
+    def take(self, kind, item):
+        now = time.time()
+        self.object = item
+        conditions = item.get("status", {}).get("conditions", [])
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        if not self.readiness or self.readiness[-1][1] != ready:
+            self.readiness.append((now, ready))
+        if item["metadata"].get("deletionTimestamp") and not self.deleted:
+            self.deleted = now
+        if kind == "DELETED":
+            self.gone = now
+
+
+class Watch:
+    """Follows all pods of a namespace."""
+
+    def __init__(self, namespace):
+        self.seen = {}
+        self.namespace = namespace
+        self.stopped = False
+        self.thread = threading.Thread(target=self.follow, daemon=True)
+        self.thread.start()
+
+    def follow(self):
+        # A watch ends when the API server does, and begins again with what is there then.
+        while not self.stopped:
+            self.process = subprocess.Popen(
+                ["kubectl", "--namespace", self.namespace.name, "get", "pods", "--watch", "--output-watch-events",
+                 "--output=json"],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for line in self.process.stdout:
+                event = json.loads(line)
+                self.take(event["type"], event["object"])
+            time.sleep(0.2)
+
+    def take(self, kind, item):
+        if item["kind"] == "Pod":
+            name = item["metadata"]["uid"]
+            pod = self.seen.setdefault(name, Pod(item["metadata"]["name"]))
+            pod.take(kind, item)
+            if LOGS and pod.readiness[-1][1] and not pod.logged:
+                pod.logged = True
+                self.keep_log(pod)
+
+    def keep_log(self, pod):
+        """A pod's log goes with the pod, so it is followed from when the pod is ready."""
+        folder = pathlib.Path(LOGS, "logs", self.namespace.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{pod.name}.log").open("w") as file:
+            subprocess.Popen(
+                ["kubectl", "--namespace", self.namespace.name, "logs", pod.name, "--all-containers", "--prefix",
+                 "--timestamps", "--follow"],
+                stdout=file, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        self.stopped = True
+        self.process.terminate()
+
+    def of(self, app="shop"):
+        pods = [pod for pod in list(self.seen.values()) if label(pod, "app") == app]
+        return sorted(pods, key=lambda pod: pod.seen)
+
+    def there(self, app="shop"):
+        """Those that are there now, of which there must be some."""
+        return wait_for(f"pods of {app}", lambda: [pod for pod in self.of(app) if not pod.gone], 10)
+
+    def all_gone(self, pods, seconds=180):
+        wait_for("pods to be gone", lambda: all(pod.gone for pod in pods), seconds)
+
+
+def label(pod, name):
+    return pod.object.get("metadata", {}).get("labels", {}).get(name)

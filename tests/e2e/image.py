@@ -1,0 +1,48 @@
+"""Images of one static binary each, and how they get to the nodes."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import tarfile
+
+# What kind's users need. $IMAGE is the image's name, $ARCHIVE a file as docker save writes it.
+LOAD = 'docker load --quiet --input "$ARCHIVE" && kind load docker-image "$IMAGE"'
+
+
+def load(name, binary, folder):
+    """Packs a binary, has it loaded, and returns the image's name. The tag tells one build from the next."""
+    binary = pathlib.Path(binary)
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        entry = tar.gettarinfo(binary, arcname=name)
+        entry.mode, entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0o755, 0, 0, 0, "", ""
+        with binary.open("rb") as file:
+            tar.addfile(entry, file)
+    layer = layer.getvalue()
+    digest = hashlib.sha256(layer).hexdigest()
+    image = f"localhost/e2e-{name}:{digest[:12]}"
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{name}"], "User": "65532:65532"},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "history": [{}],
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [image], "Layers": ["layer.tar"]}]
+    archive = pathlib.Path(folder) / f"{name}.tar"
+    with tarfile.open(archive, "w") as tar:
+        for path, content in {
+            "manifest.json": json.dumps(manifest).encode(),
+            "config.json": json.dumps(config).encode(),
+            "layer.tar": layer,
+        }.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    environment = os.environ | {"IMAGE": image, "ARCHIVE": str(archive)}
+    subprocess.run(os.environ.get("E2E_LOAD", LOAD), shell=True, check=True, env=environment, timeout=300,
+                   stdout=subprocess.DEVNULL)
+    return image

@@ -1,0 +1,81 @@
+"""Customers as a pod of the cluster, at the Service's own address."""
+
+import json
+
+from cluster import wait_for
+from shop import SECURITY
+
+
+class Load:
+    """Requests from here to `stop`; then what became of them."""
+
+    def __init__(self, namespace, *flags, service="shop", name="load"):
+        self.namespace = namespace
+        self.name = name
+        address = namespace.get("service", service)["spec"]["clusterIP"]
+        address = f"[{address}]" if ":" in address else address
+        namespace.apply({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": "load"}},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "load",
+                    "image": namespace.images["shop"],
+                    "imagePullPolicy": "IfNotPresent",
+                    "args": ["load", f"{address}:80", *flags],
+                    "securityContext": SECURITY,
+                }],
+            },
+        })
+        self.answered(at_least=100)
+
+    def ask(self, method, path):
+        answer = self.namespace.kubectl("exec", self.name, "--", "/shop", "ask", method,
+                                        f"http://127.0.0.1:9000{path}", check=False)
+        status, _, body = answer.partition(" ")
+        return body.strip() if status == "200" else None
+
+    def answered(self, at_least):
+        """Waits until so many requests have been answered."""
+        wait_for(f"{at_least} requests to be answered", lambda: int(self.ask("GET", "/") or 0) >= at_least)
+
+    def close(self):
+        """Nobody comes any more; who is there is served."""
+        wait_for("the load to take note", lambda: self.ask("POST", "/stop"), 20)
+
+    def outcome(self):
+        """Waits for what is under way, and tells what was lost."""
+        path = "--output=jsonpath={.status.phase}"
+        wait_for("the load's end", lambda: self.namespace.kubectl("get", "pod", self.name, path) in ("Succeeded", "Failed"))
+        lines = self.namespace.kubectl("logs", self.name, "--tail=-1").splitlines()
+        told = [json.loads(line) for line in lines]
+        return Outcome(told[-1], [line["lost"] for line in told[:-1]])
+
+    def stop(self):
+        self.close()
+        return self.outcome()
+
+
+class Outcome:
+    """What became of the requests of a load, or of several."""
+
+    def __init__(self, summary, lost):
+        self.requests = summary["requests"]
+        self.failed = summary["failed"]
+        self.losses = summary["losses"]
+        self.began, self.ended = summary["began"] / 1000, summary["ended"] / 1000
+        self.pods = summary["pods"]
+        self.lost = lost
+        assert self.failed == len(lost), f"{self.failed} requests failed, and {len(lost)} of them were told"
+
+    def cut(self):
+        """Those that had a connection: somebody took the request and did not answer it."""
+        return sum(not one["lost"].startswith("no connection") for one in self.lost)
+
+    def __str__(self):
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.losses.items(), key=lambda item: -item[1]))
+        return f"{self.failed:,} of {self.requests:,} failed" + (f" ({kinds})" if kinds else "")

@@ -1,0 +1,103 @@
+"""The ways in which a pod can be told to go, other than by a rolling restart."""
+
+import json
+import time
+
+import shop
+from cluster import wait_for
+from load import Load
+from scenarios import scenario
+
+
+def open_shop(ns, flags=(), replicas=3, way="gracekeeper, metric"):
+    """A rude app with gracekeeper, and its Service."""
+    spec = shop.stopped_by(ns.images, way, rude=True, flags=flags)
+    ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec, replicas))
+    ns.settled()
+
+
+@scenario("the node is drained: whatever it has in flight is answered", alone=True)
+def node_drain(cluster, result):
+    with cluster.namespace("node-drain") as ns:
+        open_shop(ns)
+        load = Load(ns, "--rate=40")
+        pods = ns.pods.there()
+        node = pods[0].object["spec"]["nodeName"]
+        # With one node there is nowhere else to go: nobody comes any more, and those who are there are served.
+        load.close()
+        try:
+            ns.kubectl("drain", node, "--pod-selector=app=shop", "--ignore-daemonsets", "--timeout=120s")
+        finally:
+            ns.kubectl("uncordon", node)
+        there = [pod for pod in pods if pod.object["spec"]["nodeName"] == node]
+        ns.pods.all_gone(there)
+        result.outcomes.append(load.outcome())
+        result.pods, result.events = there, ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+        assert result.verdicts() == f"{len(there)} drained", result.verdicts()
+        for pod in there:
+            assert "because of: EvictionByEvictionAPI" in pod.last_words("gracekeeper"), pod.last_words("gracekeeper")
+
+
+@scenario("a pod is evicted under load: nothing is lost, and the verdict has the reason")
+def eviction(cluster, result):
+    with cluster.namespace("eviction") as ns:
+        open_shop(ns)
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        ns.kubectl("create", "--raw", f"/api/v1/namespaces/{ns.name}/pods/{pod.name}/eviction", "--filename=-",
+                   stdin=json.dumps({"apiVersion": "policy/v1", "kind": "Eviction",
+                                     "metadata": {"name": pod.name, "namespace": ns.name}}))
+        ns.pods.all_gone([pod])
+        result.outcomes.append(load.stop())
+        result.pods, result.events = [pod], ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+        assert "because of: EvictionByEvictionAPI" in pod.last_words("gracekeeper"), pod.last_words("gracekeeper")
+
+
+@scenario("kubectl delete --grace-period=8 with longer work: the deadline is kept, and each request cut off is told of")
+def deadline(cluster, result):
+    with cluster.namespace("deadline") as ns:
+        open_shop(ns)
+        load = Load(ns)
+        # Until there is work that takes longer than is granted.
+        time.sleep(10)
+        pod = ns.pods.there()[0]
+        ns.kubectl("delete", "pod", pod.name, "--grace-period=8", "--wait=false")
+        ns.pods.all_gone([pod])
+        time.sleep(2)
+        result.outcomes.append(load.stop())
+        result.pods, result.events = [pod], ns.events()
+        said = pod.last_words("gracekeeper")
+        assert said.startswith("deadline after "), said
+        assert pod.took < 12, f"gone after {pod.took:.1f} s"
+        assert result.cut > 0 and result.cut == result.outcomes[0].cut(), f"{said}; clients: {result.outcomes[0]}"
+        reasons = {event["reason"] for event in result.events if event["regarding"]["name"] == pod.name}
+        assert reasons == {"DrainStarted", "DrainDeadlineExceeded", "RequestsCut"}, reasons
+
+
+@scenario("scaled to zero: whatever is in flight is answered")
+def scale_to_zero(cluster, result):
+    with cluster.namespace("zero") as ns:
+        open_shop(ns)
+        load = Load(ns)
+        pods = ns.pods.there()
+        load.close()
+        ns.kubectl("scale", "deployment/shop", "--replicas=0")
+        ns.pods.all_gone(pods)
+        result.outcomes.append(load.outcome())
+        result.pods, result.events = pods, ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+
+
+@scenario("idle pods go as soon as routes have had their time")
+def idle(cluster, result):
+    with cluster.namespace("idle") as ns:
+        open_shop(ns)
+        pods = ns.pods.there()
+        ns.kubectl("scale", "deployment/shop", "--replicas=0")
+        ns.pods.all_gone(pods)
+        result.pods, result.events = pods, ns.events()
+        assert result.verdicts() == "3 drained", result.verdicts()
+        assert result.gone_after()[1] < 15, result.gone_after()
+        wait_for("every pod's Events", lambda: len(ns.events("Drained")) == 3, 20)

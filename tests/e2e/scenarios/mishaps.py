@@ -1,0 +1,97 @@
+"""What goes wrong while a pod serves or goes."""
+
+import time
+
+import shop
+from cluster import command, wait_for
+from load import Load
+from scenarios import scenario
+from scenarios.endings import open_shop
+
+
+def restarts(pod, container):
+    return next(status["restartCount"] for status in pod.containers() if status["name"] == container)
+
+
+@scenario("the app fails its liveness probe: it is drained and restarted, and the sidecar reopens by itself")
+def liveness(cluster, result):
+    with cluster.namespace("liveness") as ns:
+        spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
+        spec["containers"][0]["livenessProbe"] = {
+            "httpGet": {"path": "/livez", "port": shop.PORT}, "periodSeconds": 1, "failureThreshold": 3}
+        # The app goes on to be sent requests while it is ill: its own readiness says nothing of that.
+        spec["containers"][0]["readinessProbe"] = {"tcpSocket": {"port": shop.PORT}, "periodSeconds": 1}
+        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
+        ns.settled()
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "ask", "POST",
+                   f"http://127.0.0.1:{shop.PORT}/sick")
+        wait_for("the app to be restarted", lambda: restarts(pod, "shop") == 1)
+        wait_for("the pod to be ready again", lambda: pod.readiness[-1][1])
+        time.sleep(3)
+        result.outcomes.append(load.stop())
+        result.pods, result.events = ns.pods.of(), ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+        assert restarts(pod, "gracekeeper") == 0
+        assert not pod.deleted
+        wait_for("the Event Reopened", lambda: ns.events("Reopened"), 20)
+
+
+@scenario("the sidecar is killed while it serves, as the OOM killer does it: it comes back, and nothing is lost")
+def killed_serving(cluster, result):
+    with cluster.namespace("killed") as ns:
+        spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True) | {"shareProcessNamespace": True}
+        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
+        ns.settled()
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "kill", "gracekeeper run")
+        wait_for("the sidecar to be restarted", lambda: restarts(pod, "gracekeeper") == 1)
+        wait_for("the pod to be ready again", lambda: pod.readiness[-1][1])
+        # And it still does its work.
+        ns.kubectl("delete", "pod", pod.name, "--wait=false")
+        ns.pods.all_gone([pod])
+        result.outcomes.append(load.stop())
+        result.pods, result.events = [pod], ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+        assert result.verdicts() == "1 drained", result.verdicts()
+
+
+@scenario("the sidecar is killed in the middle of a drain: an exec hook goes on by itself, and nothing is lost")
+def killed_draining(cluster, result):
+    with cluster.namespace("killed-draining") as ns:
+        spec = shop.with_exec_hook(ns.images, rude=True) | {"shareProcessNamespace": True}
+        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
+        ns.settled()
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        ns.kubectl("delete", "pod", pod.name, "--wait=false")
+        wait_for("the drain", lambda: [event for event in ns.events("DrainStarted")
+                                       if event["regarding"]["name"] == pod.name], 20)
+        ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "kill", "gracekeeper run")
+        ns.pods.all_gone([pod])
+        result.outcomes.append(load.stop())
+        result.pods, result.events = [pod], ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+
+
+@scenario("the API server is away during a drain: the drain is the same", alone=True)
+def no_api_server(cluster, result):
+    with cluster.namespace("no-api") as ns:
+        open_shop(ns)
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        # Told apart from a cluster without the commands before anything happens.
+        command("E2E_API_START", "start the API server again")
+        ns.kubectl("delete", "pod", pod.name, "--wait=false")
+        time.sleep(1)
+        command("E2E_API_STOP", "stop the API server")
+        try:
+            time.sleep(10)
+        finally:
+            command("E2E_API_START", "start the API server again")
+        ns.pods.all_gone([pod])
+        result.outcomes.append(load.stop())
+        result.pods, result.events = [pod], ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
