@@ -211,7 +211,8 @@ def variant_pods(them):
     hook = ordinary["containers"][1]["lifecycle"]["preStop"]["httpGet"]
     check("the node's network: the hook calls 127.0.0.1 and a port of its own", (hook["host"], hook["port"]) == ("127.0.0.1", 9904))
     check("an ordinary sidecar ends with its app where asked to",
-          "restartPolicy" not in sidecar and "--exit-with-app" in sidecar["args"] and "--listen=[::]:9904" in sidecar["args"])
+          "restartPolicy" not in sidecar and "--exit-with-app" in sidecar["args"] and "--listen=127.0.0.1:9904" in sidecar["args"]
+          and sidecar["readinessProbe"]["httpGet"]["host"] == "127.0.0.1")
     check("the kubelet expands nothing in a source", "--inflight=text+http://127.0.0.1:8000/$$(HOME)" in sidecar["args"])
     check("a native one does not need to", native["restartPolicy"] == "Always" and "--exit-with-app" not in native["args"])
     check("another workload has its own values, and the rest of ours",

@@ -31,6 +31,8 @@ fn lost(before: &Value, after: Option<&Value>, path: &str, found: &mut Vec<Strin
             }
         }
         (before, Some(after)) if before == after => {}
+        // A quantity may be written as a number, and is a string from then on.
+        (Value::Number(before), Some(Value::String(after))) if before.to_string() == *after => {}
         _ => found.push(path.to_owned()),
     }
 }
@@ -84,7 +86,7 @@ fn a_field_in_the_wrong_place_is_found() {
     let pod = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "spec": {"containers": [{"name": "app", "preStop": {}, "lifecycle": {"preStop": {"httpGet": {"port": 1}}, "prestop": 1}}]}
+        "spec": {"containers": [{"name": "app", "preStop": 1, "lifecycle": {"preStop": {"httpGet": {"port": 1}}, "prestop": 1}}]}
     });
     assert_eq!(
         unknown(&pod).unwrap(),

@@ -99,7 +99,9 @@ preStop:
     {{- range $values.services }}
     - --service={{ . }}
     {{- end }}
-    {{- if ne (int $values.port) 9903 }}
+    {{- if $values.hostNetwork }}
+    - "--listen=127.0.0.1:{{ int $values.port }}"
+    {{- else if ne (int $values.port) 9903 }}
     - "--listen=[::]:{{ int $values.port }}"
     {{- end }}
     {{- if and $values.exitWithApp (not .native) }}
@@ -121,7 +123,7 @@ preStop:
     - name: gracekeeper
       containerPort: {{ int $values.port }}
   readinessProbe:
-    httpGet: { path: /readyz, port: {{ int $values.port }} }
+    httpGet: { path: /readyz, port: {{ int $values.port }}{{ if $values.hostNetwork }}, host: 127.0.0.1{{ end }} }
     periodSeconds: 2
   lifecycle:
     {{- include "gracekeeper.hook" (dict "call" .call "path" "/prestop/self") | nindent 4 }}
