@@ -467,13 +467,17 @@ mod tests {
                 visit(&listener);
             }
             // The kernel tells of them a little later.
-            let sight = loop {
-                let sight = traffic.clone().look(began, None).await.unwrap();
-                if sight.arrivals >= 50 {
-                    break sight;
+            let all = async {
+                loop {
+                    let sight = traffic.clone().look(began, None).await.unwrap();
+                    if sight.arrivals >= 50 {
+                        break sight;
+                    }
+                    sleep(Duration::from_millis(5)).await;
                 }
-                sleep(Duration::from_millis(5)).await;
             };
+            let sight = timeout(60 * Duration::from_secs(1), all).await;
+            let sight = sight.expect("each of them is seen");
             assert!(sight.last_arrival.unwrap() > began);
             sleep(2 * NOTICE_LAG).await;
             let seen = traffic.seen();
