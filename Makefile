@@ -3,10 +3,11 @@
 # make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
 # make check      everything CI checks
 # make bench      measures, and prints tables
+# make fuzz       runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 # make e2e        restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
 # make image      builds the image with cargo and Debian's buildah, without a registry
 # make manifests  renders the plain manifests in deploy/ from the chart
-.PHONY: demo test chart check bench e2e image manifests setup fmt clippy docs
+.PHONY: demo test chart check bench fuzz e2e image manifests setup fmt clippy docs
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
@@ -32,6 +33,11 @@ check: fmt clippy docs test chart
 
 bench:
 	cargo bench --locked
+
+FUZZ_SECONDS = 60
+fuzz:
+	cargo fuzz --version || cargo install --locked cargo-fuzz
+	tests/fuzz/run $(FUZZ_SECONDS)
 
 image:
 	deploy/image $(IMAGE) target/gracekeeper-image.tar

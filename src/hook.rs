@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -22,6 +23,7 @@ use crate::drain::{Policy, Trigger, Verdict};
 use crate::http::Token;
 use crate::report;
 use crate::serve::{self, Core};
+use crate::traffic::Kubelet;
 
 /// How soon a sidecar that lives answers.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -33,7 +35,7 @@ const LONGEST: usize = 64 * 1024;
 const LOG: &str = "/proc/1/fd/1";
 
 /// How the requests name themselves.
-const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
 
 /// Waits until the app may stop, and says in one line why it may.
 ///
@@ -43,13 +45,14 @@ pub async fn run(mut settings: serve::Settings) -> anyhow::Result<String> {
     let began = Instant::now();
     let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
     let token = settings.http.token.as_ref();
-    let why = match ask(sidecar, token, settings.drain.grace_period).await {
+    let kubelet = Kubelet::default();
+    let why = match ask(sidecar, token, settings.drain.grace_period, &kubelet).await {
         Ok(verdict) => return Ok(verdict),
         Err(why) => why,
     };
     // What is gone of the time is gone.
     settings.drain = rest(settings.drain, began.elapsed());
-    let verdict = drain(settings).await?;
+    let verdict = drain(settings, &kubelet).await?;
     Ok(format!(
         "{}; without the sidecar: {why}",
         report::line(&verdict, 0)
@@ -74,19 +77,21 @@ pub fn tell(line: &str) {
     }
 }
 
-/// The sidecar's verdict in one line, or why there is none.
+/// The sidecar's verdict in one line, or why there is none. It also says where the kubelet calls from, which is good to
+/// know should it die before its verdict.
 async fn ask(
     sidecar: SocketAddr,
     token: Option<&Token>,
     limit: Duration,
+    kubelet: &Kubelet,
 ) -> Result<String, String> {
-    match timeout(ALIVE, get(sidecar, "/livez", None)).await {
-        Ok(answer) => answer?,
-        Err(_) => {
-            let limit = humantime::format_duration(ALIVE);
-            return Err(format!("{sidecar} did not answer within {limit}"));
-        }
+    let Ok(status) = timeout(ALIVE, get(sidecar, "/status", None)).await else {
+        let limit = humantime::format_duration(ALIVE);
+        return Err(format!("{sidecar} did not answer within {limit}"));
     };
+    for address in report::kubelet_of(&status?).unwrap_or_default() {
+        kubelet.called_from(address);
+    }
     let answer = timeout(limit, get(sidecar, "/prestop/app", token)).await;
     let body = answer.map_err(|_| "its verdict did not come in time".to_owned())??;
     report::line_of(&body).ok_or_else(|| "what it said is no verdict".to_owned())
@@ -138,8 +143,12 @@ fn rest(policy: Policy, gone: Duration) -> Policy {
 }
 
 /// Drains as the sidecar would.
-async fn drain(settings: serve::Settings) -> anyhow::Result<std::sync::Arc<Verdict>> {
+async fn drain(settings: serve::Settings, kubelet: &Kubelet) -> anyhow::Result<Arc<Verdict>> {
     let core = Core::new(settings.inflight, settings.drain, None)?;
+    // Its probes are no traffic. Nobody calls us, so whoever is at the gateway is taken for it.
+    for address in kubelet.addresses().into_iter().chain(gateway()) {
+        core.kubelet.called_from(address);
+    }
     let mut parts = JoinSet::new();
     parts.spawn(core.owner.run());
     if let Some(watcher) = core.watcher {
@@ -162,4 +171,38 @@ async fn drain(settings: serve::Settings) -> anyhow::Result<std::sync::Arc<Verdi
     // Nobody else would, and the app of the next start must not find it.
     notices.remove_drain_file().await;
     verdict.map_err(|_| anyhow!("the drain ended without a verdict"))
+}
+
+/// The pod's way out, which with most networks is the kubelet's way in.
+fn gateway() -> Option<IpAddr> {
+    gateway_of(&std::fs::read_to_string("/proc/net/route").ok()?)
+}
+
+/// The gateway of a table of routes, as man 5 proc has it: addresses are hexadecimal, their first byte last.
+fn gateway_of(routes: &str) -> Option<IpAddr> {
+    let mut lines = routes.lines().map(str::split_whitespace);
+    let gateway = lines.find_map(|mut line| {
+        let (destination, gateway) = (line.nth(1)?, line.next()?);
+        (destination == "00000000").then_some(gateway)
+    })?;
+    let number = u32::from_str_radix(gateway, 16).ok()?;
+    let address = Ipv4Addr::from(number.swap_bytes());
+    (!address.is_unspecified()).then_some(address.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_is_the_default_routes() {
+        let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n";
+        let local = "eth0\t0000F40A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n";
+        let default = "eth0\t00000000\t0100F40A\t0003\t0\t0\t0\t00000000\t0\n";
+        let table = format!("{head}{local}{default}");
+        assert_eq!(gateway_of(&table), Some("10.244.0.1".parse().unwrap()));
+        assert_eq!(gateway_of(&format!("{head}{local}")), None);
+        assert_eq!(gateway_of(&default.replace("0100F40A", "00000000")), None);
+        assert_eq!(gateway_of(""), None);
+    }
 }

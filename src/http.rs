@@ -287,7 +287,13 @@ async fn prestop(
               token in the hook's httpHeaders");
         return *refusal;
     }
-    app.kubelet.called_from(peer.0);
+    // A hook that is a command comes from within the pod, as the app's clients may.
+    let command = headers
+        .get(USER_AGENT)
+        .is_some_and(|agent| agent == crate::hook::AGENT);
+    if !command {
+        app.kubelet.called_from(peer.0);
+    }
     app.metrics.hook(hook);
     verdict(&app, trigger).await
 }
@@ -383,6 +389,7 @@ fn status_of(app: &App) -> String {
         app.readiness,
         &app.meters,
         app.traffic.as_ref().map(Traffic::seen),
+        &app.kubelet,
         Instant::now(),
     )
 }

@@ -1,13 +1,14 @@
 //! Verdict and status as JSON, and the verdict as one line.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::drain::{Phase, Readiness, State, Verdict};
 use crate::inflight::Meter;
-use crate::traffic::Seen;
+use crate::traffic::{Kubelet, Seen};
 
 /// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
 const LARGEST: usize = 9 * 1024;
@@ -52,6 +53,8 @@ struct StatusView<'a> {
     going: bool,
     arrivals: Option<u64>,
     cut: Option<u64>,
+    /// Where the kubelet calls from.
+    kubelet: Vec<String>,
     sources: Vec<MeterView<'a>>,
     verdict: Option<VerdictView<'a>>,
 }
@@ -132,12 +135,24 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
 }
 
+/// Where the kubelet calls from, as a status's JSON says; nothing where it is none.
+pub fn kubelet_of(json: &[u8]) -> Option<Vec<IpAddr>> {
+    let status: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let addresses = status["kubelet"].as_array()?.iter();
+    Some(
+        addresses
+            .filter_map(|address| address.as_str()?.parse().ok())
+            .collect(),
+    )
+}
+
 /// The state and each source's last read as JSON.
 pub fn status(
     state: &State,
     readiness: Readiness,
     meters: &[Meter],
     traffic: Option<Seen>,
+    kubelet: &Kubelet,
     now: Instant,
 ) -> String {
     let records: Vec<_> = meters
@@ -158,6 +173,9 @@ pub fn status(
         going: state.going,
         arrivals: traffic.map(|seen| seen.arrivals),
         cut: traffic.map(|seen| seen.cut),
+        kubelet: (kubelet.addresses().iter())
+            .map(ToString::to_string)
+            .collect(),
         sources: (records.iter())
             .map(|(source, record)| {
                 let reading = record.last.map(|(_, reading)| reading);

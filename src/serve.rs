@@ -26,9 +26,9 @@ pub use notices::{Args, Notices};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
 
-/// How long the last things may take when the process ends: a call to the API server among them, or not where somebody
-/// insists.
-const LAST_THINGS: Duration = Duration::from_millis(1500);
+/// How long the last things may take when the process ends: the kernel's last notices and a call to the API server among
+/// them, or not where somebody insists. The kubelet kills no sooner than 2 s after SIGTERM.
+const LAST_THINGS: Duration = Duration::from_millis(1900);
 const LAST_THINGS_AT_ONCE: Duration = Duration::from_millis(400);
 
 /// What the sidecar does.

@@ -8,7 +8,7 @@
 
 mod evidence;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,8 +24,11 @@ use evidence::Evidence;
 /// The longest that one look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The kernel leaves its notices to a worker of its own, which may be behind by this much.
-const NOTICE_LAG: Duration = Duration::from_millis(100);
+/// The kernel leaves its notices to a worker of its own, which may be behind by this much on a loaded machine.
+const NOTICE_LAG: Duration = Duration::from_millis(800);
+
+/// How often to look whether a notice that is late has come.
+const NOTICE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many addresses of the kubelet are remembered.
 const ADDRESSES: usize = 8;
@@ -56,6 +59,12 @@ impl Kubelet {
             known.pop_front();
         }
         known.push_back(address);
+    }
+
+    /// Where it has called from.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().copied().collect()
     }
 
     fn is_at(&self, address: IpAddr) -> bool {
@@ -321,17 +330,27 @@ impl Watcher {
         }
     }
 
-    /// Takes in what has happened until now: who died, and who is dying.
+    /// Takes in what has happened until now: who died, and who is dying. Whoever is in the table no more has died, and
+    /// the notice of it may still be on its way.
     async fn sum(&self, watch: &mut Watch) {
-        sleep(NOTICE_LAG).await;
-        watch.take_deaths(&self.ours, &self.kubelet);
-        let evidence = &mut watch.evidence;
-        let each = self.table.each(|seen| {
-            if !(self.ours)(seen.peer) {
-                evidence.dies(&seen);
+        let enough = Instant::now() + NOTICE_LAG;
+        loop {
+            let mut there = HashSet::new();
+            let evidence = &mut watch.evidence;
+            let each = self.table.each(|seen| {
+                there.insert(seen.cookie);
+                if !(self.ours)(seen.peer) {
+                    evidence.dies(&seen);
+                }
+            });
+            let looked = timeout(NOTICE_LAG, each).await;
+            watch.take_deaths(&self.ours, &self.kubelet);
+            let complete = matches!(looked, Ok(Ok(_))) && watch.evidence.accounts_for_all(&there);
+            if complete || Instant::now() >= enough {
+                return;
             }
-        });
-        let _ = timeout(LOOK_LIMIT, each).await;
+            sleep(NOTICE_PAUSE).await;
+        }
     }
 }
 
@@ -378,7 +397,7 @@ async fn next_deaths(watch: &mut Option<Watch>, ours: &Ours, kubelet: &Kubelet) 
 /// Takes in one notice.
 fn take(evidence: &mut Evidence, ours: &Ours, kubelet: &Kubelet, death: &Died) {
     match death {
-        Died::Connection(died) if ours(died.peer) => {}
+        Died::Connection(died) if ours(died.peer) => evidence.was_gone(died),
         Died::Connection(died) => {
             if evidence.concerns(died) {
                 evidence.died(died, kubelet.is_at(died.peer.ip()), Instant::now());
@@ -448,13 +467,17 @@ mod tests {
                 visit(&listener);
             }
             // The kernel tells of them a little later.
-            let sight = loop {
-                let sight = traffic.clone().look(began, None).await.unwrap();
-                if sight.arrivals >= 50 {
-                    break sight;
+            let all = async {
+                loop {
+                    let sight = traffic.clone().look(began, None).await.unwrap();
+                    if sight.arrivals >= 50 {
+                        break sight;
+                    }
+                    sleep(Duration::from_millis(5)).await;
                 }
-                sleep(Duration::from_millis(5)).await;
             };
+            let sight = timeout(60 * Duration::from_secs(1), all).await;
+            let sight = sight.expect("each of them is seen");
             assert!(sight.last_arrival.unwrap() > began);
             sleep(2 * NOTICE_LAG).await;
             let seen = traffic.seen();

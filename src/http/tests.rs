@@ -125,7 +125,7 @@ async fn status_has_the_agreed_shape() {
         (&status["sinceSeconds"], &status["deadlineInSeconds"]),
         (&2.into(), &23.into())
     );
-    for key in ["arrivals", "cut", "sources", "verdict"] {
+    for key in ["arrivals", "cut", "kubelet", "sources", "verdict"] {
         assert!(status.get(key).is_some(), "{key} in {text}");
     }
 }

@@ -13,6 +13,9 @@ use crate::inflight::sockets::{Connection, INTERIM, Order, State};
 const PROBES_PER_SECOND: f64 = 2.0;
 const PROBES_AT_ONCE: f64 = 5.0;
 
+/// The kernel's clock for sockets goes in steps of up to 4 ms, and what it says of ages is in whole milliseconds.
+const TICK: Duration = Duration::from_millis(5);
+
 /// What is known of one drain's traffic.
 #[derive(Debug)]
 pub struct Evidence {
@@ -112,7 +115,7 @@ impl Evidence {
         self.known.insert(there.cookie, Glance::new(there));
     }
 
-    /// A connection that ended while the drain began.
+    /// A connection that has ended and is of no account: it did while the drain began, or it was our own.
     pub fn was_gone(&mut self, died: &Connection) {
         self.known.remove(&died.cookie);
     }
@@ -197,8 +200,8 @@ impl Evidence {
         let last = self.known.remove(&died.cookie);
         // The kernel is behind with its notices: this one may have ended before the drain began. Then what it brought is
         // older than the drain.
-        let heard = u128::from(died.last_received);
-        let new = heard <= now.saturating_duration_since(self.began).as_millis();
+        let heard = Duration::from_millis(died.last_received.into());
+        let new = heard <= now.saturating_duration_since(self.began) + TICK;
         if last.is_none() && died.brought() > 0 && new {
             self.arrives(died.port, probe, now);
         }
@@ -214,6 +217,11 @@ impl Evidence {
             let last = self.known.get(&seen.cookie).copied();
             self.cuts(seen, last);
         }
+    }
+
+    /// Whether nobody is missing: each connection that was seen is there, or known to have ended.
+    pub fn accounts_for_all(&self, there: &HashSet<u64>) -> bool {
+        self.known.keys().all(|cookie| there.contains(cookie))
     }
 
     /// Connections have ended of which nothing is known: at least one of them may have been new.
@@ -409,12 +417,18 @@ mod tests {
             ..idle(1)
         };
         evidence.died(&earlier, false, now);
+        let in_its_first_tick = Connection {
+            last_received: 23,
+            ..idle(3)
+        };
+        evidence.died(&in_its_first_tick, false, now);
+        assert_eq!(evidence.arrivals(), 1);
         let later = Connection {
             last_received: 10,
             ..idle(2)
         };
         evidence.died(&later, false, now);
-        assert_eq!(evidence.arrivals(), 1);
+        assert_eq!(evidence.arrivals(), 2);
     }
 
     #[test]

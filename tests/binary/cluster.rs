@@ -332,6 +332,8 @@ fn a_source_that_cannot_work_is_an_event_at_the_start_and_never_again() {
         200,
         "it makes no pod unready"
     );
+    sidecar.hook("/prestop/app").join().unwrap().unwrap();
+    api.wait_for_events(&["SourceUnreadable", "DrainStarted", "DrainDeadlineExceeded"]);
 }
 
 #[test]

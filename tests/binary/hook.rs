@@ -1,11 +1,16 @@
 //! `gracekeeper hook` and `gracekeeper install`: the hook as a command in the app's own container.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Output};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::support::*;
+
+/// Where the kubelet calls from in these tests.
+const KUBELET: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Runs the hook, of this binary, with these flags.
 fn hook(flags: &[&str]) -> JoinHandle<Output> {
@@ -123,6 +128,44 @@ fn a_sidecar_that_hangs_or_wants_another_token_or_dies_is_no_reason_to_cut_reque
     assert_eq!(work.join().unwrap().unwrap().status, 200);
     let told = said(&hook.join().unwrap());
     assert!(told.contains("went away"), "{told}");
+}
+
+#[test]
+fn a_hook_that_has_lost_its_sidecar_knows_the_kubelets_probes_from_requests() {
+    let (_app, base) = shop(0);
+    let address: SocketAddr = base["http://".len()..].parse().unwrap();
+    let port = format!("--app-port={}", address.port());
+    let times = ["--min-wait=1s", "--quiet-period=1s", "--max-quiet=3s"];
+    let own = [&port, times[0], times[1], times[2], "--grace-period=100s"];
+    let mut sidecar = Sidecar::start(&own);
+    sidecar.wait_for_sources();
+    // As the kubelet's readiness probe of the sidecar does.
+    let mut probe = Client::connect_from(KUBELET, sidecar.address);
+    let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nUser-Agent: kube-probe/1.36\r\n\r\n";
+    probe.send(request.as_bytes()).unwrap();
+    wait_for("the kubelet's address", || {
+        (sidecar.status()["kubelet"][0] == KUBELET.to_string()).then_some(())
+    });
+    let listen = format!("--listen={}", sidecar.address);
+    let hook = hook(&[&own[..], &[&listen]].concat());
+    wait_for("the drain", || {
+        (sidecar.status()["phase"] == "draining").then_some(())
+    });
+    sidecar.process.kill();
+    let began = Instant::now();
+    while !hook.is_finished() {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "probes hold it up"
+        );
+        let mut probe = Client::connect_from(KUBELET, address);
+        assert_eq!(probe.ask("/hello").unwrap().status, 200);
+        // The kubelet keeps no connection.
+        drop(probe);
+        thread::sleep(Duration::from_millis(600));
+    }
+    let told = said(&hook.join().unwrap());
+    assert!(told.starts_with("gracekeeper: drained after "), "{told}");
 }
 
 #[test]

@@ -155,6 +155,7 @@ pub fn haproxy() -> Option<Server> {
                     timeout http-keep-alive 600s
                 listen shop
                     bind {address}
+                    http-request use-service prometheus-exporter if {{ path /metrics }}
                     server shop {shop}\n"
             );
             let file = written(folder, "haproxy.cfg", &configuration);

@@ -86,6 +86,10 @@ const UPLOAD: usize = 100_000;
 
 /// A slow request, an upload and a stream over HTTP/1.1, beside connections that are kept open.
 fn over_http1(server: &Server) {
+    over_http1_with(server, &[]);
+}
+
+fn over_http1_with(server: &Server, flags: &[&str]) {
     let address = server.address;
     let silent = [Client::connect(address), Client::connect(address)];
     let mut kept = [Client::connect(address), Client::connect(address)];
@@ -95,7 +99,7 @@ fn over_http1(server: &Server) {
             assert_eq!((reply.status, reply.body.contains("hello")), (200, true));
         }
     }
-    let sidecar = watch(address);
+    let sidecar = watch_with(address, flags);
     let gate = Gate::new();
     let path = |what: &str, name: &str| gate.path(&format!("/{what}"), name);
 
@@ -166,6 +170,22 @@ fn haproxy() {
 fn envoy() {
     if let Some((server, _)) = servers::envoy() {
         over_http1(&server);
+    }
+}
+
+#[test]
+fn haproxy_by_its_own_count() {
+    if let Some(server) = servers::haproxy() {
+        let source = format!("--inflight=haproxy://{}", server.address);
+        over_http1_with(&server, &[&source]);
+    }
+}
+
+#[test]
+fn envoy_by_its_own_count() {
+    if let Some((server, admin)) = servers::envoy() {
+        let source = format!("--inflight=envoy://{admin}");
+        over_http1_with(&server, &[&source]);
     }
 }
 

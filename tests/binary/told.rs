@@ -141,18 +141,9 @@ fn go() {
 fn nginx() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("draining");
-    let locations = format!(
-        "error_page 418 = @draining;
-         location / {{
-             if (-f {}) {{ return 418; }}
-             proxy_pass http://{{shop}};
-         }}
-         location @draining {{
-             keepalive_timeout 0;
-             proxy_pass http://{{shop}};
-         }}",
-        file.display()
-    );
+    let locations = include_str!("../apps/goodbye.nginx")
+        .replace("/run/drain/draining", file.to_str().unwrap())
+        .replace("127.0.0.1:8000", "{shop}");
     if let Some(mut server) = servers::nginx(&locations) {
         none_is_lost(&mut server, &format!("--drain-file={}", file.display()));
     }
@@ -164,6 +155,35 @@ fn envoy() {
         let notice = format!("--notify=http://{admin}/healthcheck/fail");
         none_is_lost(&mut server, &notice);
     }
+}
+
+#[test]
+fn the_readme_shows_the_very_lines_that_these_apps_have() {
+    let trimmed = |text: &str| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        format!("\n{}\n", lines.join("\n"))
+    };
+    let readme = std::fs::read_to_string(folder("README.md")).unwrap();
+    let mut files = Vec::new();
+    for shown in readme.split("<!-- lines of ").skip(1) {
+        let (file, rest) = shown.split_once(" -->\n").unwrap();
+        let block = rest.split("```").nth(1).unwrap();
+        let (_, lines) = block.split_once('\n').unwrap();
+        let whole = trimmed(&std::fs::read_to_string(folder(file)).unwrap());
+        for part in lines.split("\n\n") {
+            let part = trimmed(part.trim());
+            assert!(whole.contains(&part), "{file} does not have{part}");
+        }
+        files.push(file);
+    }
+    let apps = [
+        "fastapi_app.py",
+        "gunicorn.conf.py",
+        "node/app.js",
+        "go/main.go",
+        "goodbye.nginx",
+    ];
+    assert_eq!(files, apps.map(|app| format!("tests/apps/{app}")));
 }
 
 #[test]

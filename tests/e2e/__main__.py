@@ -78,20 +78,19 @@ def wanted(kind):
             if of == kind and any(fnmatch.fnmatch(name, f"*{pattern}*") for pattern in ONLY)]
 
 
-def play_all(cluster):
+def play_all(cluster, pool):
     """Results, as they come."""
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        yield from pool.map(lambda one: play(cluster, *one), wanted("together"))
-        yield from (play(cluster, *one) for one in wanted("alone"))
-        slow = wanted("slow")
-        if slow and not os.environ.get("E2E_SLOW_ROUTES"):
-            print("skipped: slow routes: E2E_SLOW_ROUTES is not set; it is the command that makes them slow")
-        elif slow:
-            command("E2E_SLOW_ROUTES", "make routes slow")
-            try:
-                yield from pool.map(lambda one: play(cluster, *one), slow)
-            finally:
-                command("E2E_FAST_ROUTES", "make routes fast again")
+    yield from pool.map(lambda one: play(cluster, *one), wanted("together"))
+    yield from (play(cluster, *one) for one in wanted("alone"))
+    slow = wanted("slow")
+    if slow and not os.environ.get("E2E_SLOW_ROUTES"):
+        print("skipped: slow routes: E2E_SLOW_ROUTES is not set; it is the command that makes them slow")
+    elif slow:
+        command("E2E_SLOW_ROUTES", "make routes slow")
+        try:
+            yield from pool.map(lambda one: play(cluster, *one), slow)
+        finally:
+            command("E2E_FAST_ROUTES", "make routes fast again")
 
 
 def main():
@@ -112,19 +111,20 @@ def main():
         images = {name: image.load(name, path, folder)
                   for name, path in {"gracekeeper": args.gracekeeper, "shop": args.shop}.items()}
     cluster = Cluster(secrets.token_hex(2), images)
-    results = []
+    pool = concurrent.futures.ThreadPoolExecutor(JOBS)
+    results, playing = [], play_all(cluster, pool)
     try:
-        for result in play_all(cluster):
-            results.append(result)
+        results.extend(playing)
     except KeyboardInterrupt:
         print("e2e: interrupted; cleaning up", flush=True)
+        # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
+        playing.close()
         cluster.clean_up(wait=True)
         os._exit(130)
-    finally:
-        print(f"\n{table(results)}\n")
-        if REPORT:
-            print(f"report: {report.write(pathlib.Path(REPORT), results, version())}")
-        cluster.clean_up(wait=True)
+    print(f"\n{table(results)}\n")
+    if REPORT:
+        print(f"report: {report.write(pathlib.Path(REPORT), results, version())}")
+    cluster.clean_up(wait=True)
     failed = sum(result.state == "failed" for result in results)
     skipped = sum(result.state == "skipped" for result in results)
     print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")

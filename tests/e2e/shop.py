@@ -88,21 +88,22 @@ def stopped_by(images, way, told=False, rude=False, grace=60, flags=()):
 def with_exec_hook(images, rude=False, grace=60):
     """A pod whose hook is a command, brought by an init container; the sidecar is there as well."""
     flags = [f"--grace-period={grace}s", f"--app-port={PORT}", f"--inflight={METRIC}"]
-    volume = {"name": "gracekeeper", "mountPath": "/gracekeeper"}
+    # Not where an image has the binary itself.
+    volume = {"name": "hook", "mountPath": "/hook"}
     keeper = sidecar(images, *flags[1:], grace=grace)
     install = {
         "name": "install",
         "image": images["gracekeeper"],
         "imagePullPolicy": "IfNotPresent",
-        "args": ["install", "/gracekeeper"],
+        "args": ["install", "/hook"],
         "volumeMounts": [volume],
         "securityContext": SECURITY,
     }
     container = app(images, rude)
     container["volumeMounts"] = [volume | {"readOnly": True}]
     container["env"] = [*container["env"], {"name": "GRACEKEEPER_TOKEN", "value": TOKEN}, *POD_IS]
-    container["lifecycle"] = {"preStop": {"exec": {"command": ["/gracekeeper/gracekeeper", "hook", *flags]}}}
-    return pod([container], [install, keeper], grace=grace, volumes=[{"name": "gracekeeper", "emptyDir": {}}])
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/hook/gracekeeper", "hook", *flags]}}}
+    return pod([container], [install, keeper], grace=grace, volumes=[{"name": "hook", "emptyDir": {}}])
 
 
 def workload(kind, spec, replicas=3, name="shop", **more):
