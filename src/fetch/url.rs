@@ -1,7 +1,7 @@
 //! Where a request goes: over TCP, over TLS or to a Unix socket.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -115,10 +115,8 @@ impl Url {
         if let Some(secret) = &mut credentials {
             secret.set_sensitive(true);
         }
-        let name = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
+        let name = host(authority.host())
+            .ok_or("its host is none; write HOST:PORT/PATH, an IPv6 address in brackets")?;
         let port = match shown
             .rsplit_once(':')
             .filter(|(_, port)| !port.contains(']'))
@@ -127,9 +125,6 @@ impl Url {
             Some((_, port)) => (port.parse().ok().filter(|&port| port != 0))
                 .ok_or_else(|| format!("{port:?} is not a port; write a number from 1 to 65535"))?,
         };
-        if name.is_empty() {
-            return Err("it names no host; write HOST:PORT/PATH".to_owned());
-        }
         Ok(Self {
             place: Place::Tcp(Host {
                 name: name.to_owned(),
@@ -167,6 +162,17 @@ impl Url {
             authority: HeaderValue::from_static("localhost"),
             credentials: None,
         })
+    }
+}
+
+/// A host without the brackets of an IPv6 address, in which alone there may be any.
+fn host(written: &str) -> Option<&str> {
+    match written.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(address) => {
+            let (address_alone, _zone) = address.split_once('%').unwrap_or((address, ""));
+            address_alone.parse::<Ipv6Addr>().ok().map(|_| address)
+        }
+        None => Some(written).filter(|name| !name.is_empty() && !name.contains(['[', ']', '@'])),
     }
 }
 
@@ -251,6 +257,9 @@ mod tests {
             ("ftp://x/", "\"ftp\""),
             ("http://", "HOST:PORT"),
             ("http://:80/", "HOST:PORT"),
+            ("http://127.0.[::user:pw@1]/", "its host is none"),
+            ("http://[127.0.0.1]/", "its host is none"),
+            ("http://[::1/", "HOST:PORT"),
             ("http://x:99999/", "not a port"),
             ("http://x:0/", "not a port"),
             ("http://x:/", "not a port"),

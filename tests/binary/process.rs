@@ -322,6 +322,9 @@ fn a_clock_set_back_an_hour_changes_nothing() {
     assert_eq!(verdict["outcome"], "drained", "{verdict}");
     let took = verdict["tookSeconds"].as_f64().unwrap();
     assert!((1.0..40.0).contains(&took), "{verdict}");
+    wait_for("the drain's last line", || {
+        (!sidecar.said("drain ended").is_empty()).then_some(())
+    });
     let stamps: Vec<String> = sidecar
         .said("drain")
         .iter()
