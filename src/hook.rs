@@ -23,6 +23,7 @@ use crate::drain::{Policy, Trigger, Verdict};
 use crate::http::Token;
 use crate::report;
 use crate::serve::{self, Core};
+use crate::signal::Signals;
 use crate::traffic::Kubelet;
 
 /// How soon a sidecar that lives answers.
@@ -40,8 +41,16 @@ pub(crate) const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERS
 /// Waits until the app may stop, and says in one line why it may.
 ///
 /// # Errors
-/// When it cannot wait.
-pub async fn run(mut settings: serve::Settings) -> anyhow::Result<String> {
+/// When it cannot wait, or is told to stop: as a container's first process it would not hear SIGTERM otherwise.
+pub async fn run(settings: serve::Settings) -> anyhow::Result<String> {
+    let mut signals = Signals::catch()?;
+    tokio::select! {
+        line = wait(settings) => line,
+        _ = signals.next() => Err(anyhow!("told to stop before the drain was over")),
+    }
+}
+
+async fn wait(mut settings: serve::Settings) -> anyhow::Result<String> {
     let began = Instant::now();
     let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
     let token = settings.http.token.as_ref();

@@ -184,6 +184,28 @@ fn the_deadline_holds_for_a_hook_without_a_sidecar_too() {
 }
 
 #[test]
+fn a_hook_that_is_told_to_stop_fails() {
+    let (_app, base) = shop(0);
+    let gate = Gate::new();
+    let _work = gate.enter(&base, "work");
+    let file = format!("{}/draining", gate.name());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+    command
+        .args(["hook", "--log-format=json", &shop_source(&base)])
+        .args([
+            &format!("--listen=127.0.0.1:{}", free_port()),
+            &format!("--drain-file={file}"),
+        ]);
+    let mut hook = Process::start(&mut command);
+    wait_for("the drain", || {
+        std::path::Path::new(&file).exists().then_some(())
+    });
+    hook.signal("TERM");
+    assert_eq!(hook.ended().code(), Some(1));
+    gate.open("work");
+}
+
+#[test]
 fn mistakes_of_a_hook_are_told_too() {
     let output = hook(&["--min-wait=soon", "--app-port=x"]).join().unwrap();
     assert_eq!(output.status.code(), Some(64));
