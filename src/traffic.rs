@@ -373,7 +373,7 @@ impl Watch {
 }
 
 /// Waits until then, if ever.
-async fn until(then: Option<Instant>) {
+pub async fn until(then: Option<Instant>) {
     match then {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

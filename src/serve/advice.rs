@@ -12,11 +12,12 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Error, Note, OwnPod, Reason};
 use crate::drain::{self, Drain, Event, Handle, Leave, Outcome, Verdict};
+use crate::traffic::until;
 use crate::{clock, report};
 
 /// How long after the first hook the pod is asked for: by then its other hook has come too, which tells what there is to
@@ -163,13 +164,6 @@ impl Advice {
         } else {
             debug!("Kubernetes knows nothing of {what}: {e}");
         }
-    }
-}
-
-async fn until(then: Option<Instant>) {
-    match then {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
