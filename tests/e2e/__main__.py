@@ -28,12 +28,15 @@ import traceback
 
 import image
 import report
-from cluster import Cluster, Skipped, command, kubectl
+from cluster import Cluster, Skipped, command, helm_path, kubectl
 from result import Result, table
-from scenarios import STORIES, endings, hundred, mishaps, restart, security, shapes  # noqa: F401
+# The longest first, so that the others are played beside it.
+from scenarios import STORIES, hundred, endings, mishaps, restart, security, shapes  # noqa: F401, I001
 
 ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
+# What automake's tests exit with to say that they were skipped.
+SKIPPED = 77
 REPORT = os.environ.get("E2E_REPORT")
 
 
@@ -65,10 +68,10 @@ def play(cluster, name, story):
 
 def everything():
     """Names, stories, and what each asks of the cluster: nothing, to be alone in it, or slow routes."""
-    for name, story in restart.scenarios(slow=False):
-        yield name, story, "together"
     for name, story, alone in STORIES:
         yield name, story, "alone" if alone else "together"
+    for name, story in restart.scenarios(slow=False):
+        yield name, story, "together"
     for name, story in restart.scenarios(slow=True):
         yield name, story, "slow"
 
@@ -95,8 +98,8 @@ def play_all(cluster, pool):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("gracekeeper", help="the static binary")
-    parser.add_argument("shop", help="the app's")
+    parser.add_argument("gracekeeper", nargs="?", help="the static binary; without any, only whether there is a cluster")
+    parser.add_argument("shop", nargs="?", help="the app's")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     args = parser.parse_args()
     if args.list:
@@ -105,6 +108,10 @@ def main():
     why = no_cluster()
     if why:
         print(f"e2e: skipped: no cluster ({why}); set KUBECONFIG to one, such as kind makes")
+        sys.exit(0 if args.gracekeeper else SKIPPED)
+    if not helm_path():
+        sys.exit("e2e: there is no helm, which installs the chart; install it, or run tests/setup, which unpacks one")
+    if not args.gracekeeper:
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,6 +128,7 @@ def main():
         playing.close()
         cluster.clean_up(wait=True)
         os._exit(130)
+    results.extend(restart.compared(results))
     print(f"\n{table(results)}\n")
     if REPORT:
         print(f"report: {report.write(pathlib.Path(REPORT), results, version())}")

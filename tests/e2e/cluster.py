@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import threading
 import time
@@ -12,6 +13,9 @@ RUN_LABEL = "gracekeeper-e2e"
 
 # Where the report goes, and the logs of all pods.
 LOGS = os.environ.get("E2E_REPORT")
+
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 class Skipped(Exception):
@@ -93,6 +97,12 @@ class Namespace:
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.kubectl("apply", "--filename=-", "--validate=false", stdin=json.dumps(items))
 
+    def helm(self, *words, values=None):
+        """Runs Helm in the namespace, with values where there are any."""
+        if values is None:
+            return helm(*words, "--namespace", self.name)
+        return helm(*words, "--namespace", self.name, "--values=-", stdin=json.dumps(values))
+
     def get(self, *words):
         return json.loads(self.kubectl("get", *words, "--output=json"))
 
@@ -105,6 +115,26 @@ class Namespace:
         items = self.get("events.events.k8s.io")["items"]
         return [item for item in items if item.get("reportingController") == "gracekeeper"
                 and reason in (None, item["reason"])]
+
+
+def helm_path():
+    """Helm's own, or the one that tests/setup unpacks; None where there is neither."""
+    return shutil.which("helm", path=os.pathsep.join([os.environ["PATH"], str(ROOT / "target/test-env/bin")]))
+
+
+def helm(*words, stdin=None):
+    done = subprocess.run([helm_path(), *map(str, words)], input=stdin, capture_output=True, text=True, timeout=330)
+    if done.returncode:
+        raise AssertionError(f"helm {' '.join(map(str, words))}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def helm_template(chart, values):
+    """The one document that a chart of one template renders, which is JSON."""
+    kube = json.loads(kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+    text = helm("template", "parts", chart, "--show-only=templates/parts.yaml", f"--kube-version={kube}", "--values=-",
+                stdin=json.dumps(values))
+    return json.loads(next(line for line in text.splitlines() if line.startswith("{")))
 
 
 def kubectl(*words, stdin=None, check=True, timeout=330):
@@ -204,7 +234,8 @@ class Watch:
         self.process.terminate()
 
     def of(self, app="shop"):
-        pods = [pod for pod in list(self.seen.values()) if label(pod, "app") == app]
+        pods = [pod for pod in list(self.seen.values())
+                if app in (label(pod, "app"), label(pod, "app.kubernetes.io/name"))]
         return sorted(pods, key=lambda pod: pod.seen)
 
     def there(self, app="shop"):

@@ -1,7 +1,15 @@
 """The app under test as Kubernetes objects, and the ways to stop it."""
 
+import pathlib
+
+from cluster import helm_template
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+CHART = ROOT / "charts/gracekeeper"
+PARTS = pathlib.Path(__file__).resolve().parent / "chart"
+
 PORT = 8000
-TOKEN = "opensesame"
+TOKEN = "opensesame-opensesame"
 METRIC = f"prometheus+http://127.0.0.1:{PORT}/metrics#shop_customers"
 SECURITY = {
     "runAsNonRoot": True,
@@ -36,27 +44,31 @@ def app(images, rude=False, port=PORT, name="shop"):
     }
 
 
-def hook(path="/prestop/app"):
-    """A preStop hook that asks the sidecar."""
-    headers = [{"name": "X-Gracekeeper-Token", "value": TOKEN}]
-    return {"preStop": {"httpGet": {"path": path, "port": 9903, "httpHeaders": headers}}}
+def values(images, **more):
+    """What the chart is told."""
+    repository, tag = images["gracekeeper"].rsplit(":", 1)
+    return {"image": {"repository": repository, "tag": tag}, "token": {"value": TOKEN}, **more}
 
 
-def sidecar(images, *flags, grace=60, native=True):
-    """gracekeeper beside the app."""
-    container = {
-        "name": "gracekeeper",
-        "image": images["gracekeeper"],
-        "imagePullPolicy": "IfNotPresent",
-        "args": ["run", f"--grace-period={grace}s", *flags],
-        "env": [{"name": "GRACEKEEPER_TOKEN", "value": TOKEN}, *POD_IS],
-        "ports": [{"containerPort": 9903}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9903}, "periodSeconds": 1},
-        "lifecycle": hook("/prestop/self"),
-        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
-        "securityContext": SECURITY,
+def chart_values(images):
+    """The same app by the chart that is our example of one which depends on gracekeeper's."""
+    container = app(images, rude=True)
+    told = values(images, terminationGracePeriodSeconds=60, appPorts=[PORT], inflight=[METRIC])
+    # The release makes its own.
+    del told["token"]
+    return {
+        "image": container["image"],
+        "replicas": 3,
+        "port": PORT,
+        "gracekeeper": told,
+        **{name: container[name] for name in ("args", "env", "readinessProbe", "resources", "securityContext")},
     }
-    return container | ({"restartPolicy": "Always"} if native else {})
+
+
+def keeper(images, grace=60, **more):
+    """What the chart has an app's pod include: the native sidecar, the ordinary one and the hook."""
+    told = values(images, terminationGracePeriodSeconds=grace, **more)
+    return helm_template(PARTS, {"gracekeeper": told})
 
 
 def pod(containers, sidecars=(), grace=60, **more):
@@ -69,7 +81,7 @@ def pod(containers, sidecars=(), grace=60, **more):
     }
 
 
-def stopped_by(images, way, told=False, rude=False, grace=60, flags=()):
+def stopped_by(images, way, told=False, rude=False, grace=60):
     """A pod of the shop that is stopped in one of the ways that are compared."""
     container = app(images, rude)
     closing = f"http://127.0.0.1:{PORT}/closing"
@@ -78,11 +90,10 @@ def stopped_by(images, way, told=False, rude=False, grace=60, flags=()):
         container["lifecycle"] = {"preStop": {"exec": {"command": words}}}
     if not way.startswith("gracekeeper"):
         return pod([container], grace=grace)
-    source = [f"--inflight={METRIC}"] if way.endswith("metric") else []
-    notify = [f"--notify={closing}"] if told else []
-    container["lifecycle"] = hook()
-    keeper = sidecar(images, f"--app-port={PORT}", *source, *notify, *flags, grace=grace)
-    return pod([container], [keeper], grace=grace)
+    parts = keeper(images, grace, appPorts=[PORT], inflight=[METRIC] if way.endswith("metric") else [],
+                   notify=[closing] if told else [])
+    container["lifecycle"] = parts["hook"]
+    return pod([container], [parts["sidecar"]], grace=grace)
 
 
 def with_exec_hook(images, rude=False, grace=60):
@@ -90,7 +101,7 @@ def with_exec_hook(images, rude=False, grace=60):
     flags = [f"--grace-period={grace}s", f"--app-port={PORT}", f"--inflight={METRIC}"]
     # Not where an image has the binary itself.
     volume = {"name": "hook", "mountPath": "/hook"}
-    keeper = sidecar(images, *flags[1:], grace=grace)
+    sidecar = keeper(images, grace, appPorts=[PORT], inflight=[METRIC])["sidecar"]
     install = {
         "name": "install",
         "image": images["gracekeeper"],
@@ -103,7 +114,7 @@ def with_exec_hook(images, rude=False, grace=60):
     container["volumeMounts"] = [volume | {"readOnly": True}]
     container["env"] = [*container["env"], {"name": "GRACEKEEPER_TOKEN", "value": TOKEN}, *POD_IS]
     container["lifecycle"] = {"preStop": {"exec": {"command": ["/hook/gracekeeper", "hook", *flags]}}}
-    return pod([container], [install, keeper], grace=grace, volumes=[{"name": "hook", "emptyDir": {}}])
+    return pod([container], [install, sidecar], grace=grace, volumes=[{"name": "hook", "emptyDir": {}}])
 
 
 def workload(kind, spec, replicas=3, name="shop", **more):
@@ -130,24 +141,10 @@ def service(name="shop", port=PORT):
     }
 
 
-def may_write_events():
-    """What the sidecar may do in the API, in its namespace."""
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": "gracekeeper"},
-            "rules": [
-                {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-                {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-                {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "gracekeeper"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "gracekeeper"},
-            "subjects": [{"kind": "ServiceAccount", "name": "default"}],
-        },
-    ]
+def opened(ns, *objects):
+    """Installs the chart in the namespace, then these objects and the shop's Service; all of it is ready afterwards."""
+    ns.helm("install", "gracekeeper", CHART, values=values(ns.images, rbac={"serviceAccounts": ["default"]}))
+    ns.apply(service(), *objects)
+    for item in objects:
+        if item["kind"] in ("Deployment", "StatefulSet"):
+            ns.settled(f"{item['kind'].lower()}/{item['metadata']['name']}")

@@ -9,11 +9,10 @@ from load import Load
 from scenarios import scenario
 
 
-def open_shop(ns, flags=(), replicas=3, way="gracekeeper, metric"):
+def open_shop(ns, replicas=3):
     """A rude app with gracekeeper, and its Service."""
-    spec = shop.stopped_by(ns.images, way, rude=True, flags=flags)
-    ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec, replicas))
-    ns.settled()
+    spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
+    shop.opened(ns, shop.workload("Deployment", spec, replicas))
 
 
 @scenario("the node is drained: whatever it has in flight is answered", alone=True)

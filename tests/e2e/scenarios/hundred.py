@@ -19,10 +19,7 @@ def hundred(cluster, result):
     with cluster.namespace("hundred") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
         old_hand = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True) | {"shareProcessNamespace": True}
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec),
-                 shop.workload("Deployment", old_hand, 1, name="old-hand"))
-        ns.settled()
-        ns.settled("deployment/old-hand")
+        shop.opened(ns, shop.workload("Deployment", spec), shop.workload("Deployment", old_hand, 1, name="old-hand"))
         veteran, = ns.pods.there("old-hand")
         load = Load(ns, "--longest=5s")
         drained_by_hand(ns, veteran)

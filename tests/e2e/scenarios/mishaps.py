@@ -21,8 +21,7 @@ def liveness(cluster, result):
             "httpGet": {"path": "/livez", "port": shop.PORT}, "periodSeconds": 1, "failureThreshold": 3}
         # The app goes on to be sent requests while it is ill: its own readiness says nothing of that.
         spec["containers"][0]["readinessProbe"] = {"tcpSocket": {"port": shop.PORT}, "periodSeconds": 1}
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         load = Load(ns)
         pod = ns.pods.there()[0]
         ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "ask", "POST",
@@ -42,8 +41,7 @@ def liveness(cluster, result):
 def killed_serving(cluster, result):
     with cluster.namespace("killed") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True) | {"shareProcessNamespace": True}
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         load = Load(ns)
         pod = ns.pods.there()[0]
         ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "kill", "gracekeeper run")
@@ -62,8 +60,7 @@ def killed_serving(cluster, result):
 def killed_draining(cluster, result):
     with cluster.namespace("killed-draining") as ns:
         spec = shop.with_exec_hook(ns.images, rude=True) | {"shareProcessNamespace": True}
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         load = Load(ns)
         pod = ns.pods.there()[0]
         ns.kubectl("delete", "pod", pod.name, "--wait=false")

@@ -1,9 +1,14 @@
 """A rolling restart under load, in each of the ways to stop a pod."""
 
+import math
 import time
 
 import shop
 from load import Load
+from result import Result
+
+# Between a pod's last answer and its being gone: quiet for a second, the hook's answer, and the kubelet, which may be busy.
+SLACK = 7
 
 WAYS = ["no hook", "sleep 5", "sleep 15", "gracekeeper, metric", "gracekeeper, port"]
 
@@ -24,8 +29,7 @@ def cell(name, rude, connections, way, told, slow):
     def story(cluster, result):
         with cluster.namespace(slug(name)) as ns:
             spec = shop.stopped_by(ns.images, way, told, rude)
-            ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-            ns.settled()
+            shop.opened(ns, shop.workload("Deployment", spec))
             load = Load(ns, f"--connections={connections}")
             old = ns.pods.there()
             ns.kubectl("rollout", "restart", "deployment/shop")
@@ -44,11 +48,39 @@ def slug(name):
     return "".join(letter if letter.isalnum() else "-" for letter in name).replace("--", "-")
 
 
+def judge_haste(result):
+    """Where the work leaves the time, a pod is gone before `sleep 15` would have let its app stop."""
+    for pod in result.pods:
+        busy = [at / 1000 - pod.deleted for at, _ in result.outcomes[0].pods.get(pod.name, {}).get("inflight", [])]
+        if max(busy, default=0) < 15 - SLACK:
+            assert pod.took < 15, f"{pod.name} had work for {max(busy, default=0):.1f} s, and was gone after {pod.took:.1f} s"
+
+
+def compared(results):
+    """Beside each other: clients that keep their connections, and of which the app is not told."""
+    for routes in ("fast routes", "slow routes"):
+        for manners in ("polite", "rude"):
+            common = f"{routes}: {manners} app, keep-alive, "
+            lost = {result.name.removeprefix(common): result.failed for result in results
+                    if result.name.startswith(common) and result.outcomes and not result.name.endswith("told")}
+            sleeps = [n for way, n in lost.items() if way.startswith("sleep")]
+            ours = [n for way, n in lost.items() if way.startswith("gracekeeper")]
+            if not sleeps or not ours:
+                continue
+            comparison = Result(f"{common}not told: gracekeeper loses no more than the best sleep")
+            comparison.note = f"{', '.join(map(str, ours))} lost; the sleeps {', '.join(map(str, sleeps))}"
+            # Each count is of chance: which connections have a request on them when a pod ends.
+            if max(ours) > min(sleeps) + 3 * math.sqrt(max(ours) + min(sleeps)):
+                comparison.state, comparison.why = "failed", comparison.note
+            yield comparison
+
+
 def judge(result, connections, way, told):
     """What is claimed."""
     if not way.startswith("gracekeeper"):
         return
     outcome = result.outcomes[0]
+    judge_haste(result)
     if connections == "new" or told:
         assert outcome.failed == 0, str(outcome)
     assert result.cut == outcome.cut(), f"told of {result.cut} requests cut off, clients saw {outcome.cut()}"

@@ -43,8 +43,8 @@ def strangers(cluster, result):
         ask = stranger(ns)
         pod, = ns.pods.there()
         sidecar = address(pod)
-        wrong = [[], ["X-Gracekeeper-Token: "], ["X-Gracekeeper-Token: opensesame2"], ["X-Gracekeeper-Token: opensesam"],
-                 ["Authorization: Bearer wrong"], ["Authorization: Basic opensesame"],
+        wrong = [[], ["X-Gracekeeper-Token: "], [f"X-Gracekeeper-Token: {shop.TOKEN}2"], [f"X-Gracekeeper-Token: {shop.TOKEN[:-1]}"],
+                 ["Authorization: Bearer wrong"], [f"Authorization: Basic {shop.TOKEN}"],
                  ["User-Agent: kube-lifecycle/1.36"], ["X-Forwarded-For: 127.0.0.1"]]
         for method, path in CHANGES:
             for headers in wrong:
@@ -70,14 +70,7 @@ def network_policy(cluster, result):
         open_shop(ns, replicas=1)
         ask = stranger(ns)
         pod, = ns.pods.there()
-        ns.apply({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "shop"},
-            # From others only the app can be reached; the node's own traffic, and so the kubelet's, always passes.
-            "spec": {"podSelector": {"matchLabels": {"app": "shop"}}, "policyTypes": ["Ingress"],
-                     "ingress": [{"ports": [{"port": shop.PORT}]}]},
-        })
+        ns.kubectl("apply", "--filename", shop.ROOT / "deploy/network-policy.yaml")
         time.sleep(5)
         if ask("GET", address(pod) + "/livez")[0] == 200:
             raise Skipped("this cluster's network enforces no NetworkPolicy")

@@ -3,7 +3,7 @@
 import time
 
 import shop
-from cluster import wait_for
+from cluster import helm, wait_for
 from load import Load
 from scenarios import scenario
 
@@ -26,22 +26,20 @@ def restarted_under_load(ns, result, what, *loads):
 def stateful_set(cluster, result):
     with cluster.namespace("statefulset") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("StatefulSet", spec, serviceName="shop"))
-        ns.settled("statefulset/shop")
+        shop.opened(ns, shop.workload("StatefulSet", spec, serviceName="shop"))
         restarted_under_load(ns, result, "statefulset/shop", Load(ns, "--longest=4s"))
 
 
 @scenario("two apps in a pod: each is held until its own work and the other's is done")
 def several_containers(cluster, result):
     with cluster.namespace("several") as ns:
-        first = shop.app(ns.images, rude=True) | {"lifecycle": shop.hook()}
-        second = shop.app(ns.images, rude=True, port=8001, name="till") | {"lifecycle": shop.hook()}
-        keeper = shop.sidecar(ns.images, "--app-port=8000", "--app-port=8001")
+        parts = shop.keeper(ns.images, appPorts=[8000, 8001])
+        first = shop.app(ns.images, rude=True) | {"lifecycle": parts["hook"]}
+        second = shop.app(ns.images, rude=True, port=8001, name="till") | {"lifecycle": parts["hook"]}
         till = shop.service(name="till", port=8001)
         till["spec"]["selector"] = {"app": "shop"}
-        spec = shop.pod([first, second], [keeper])
-        ns.apply(*shop.may_write_events(), shop.service(), till, shop.workload("Deployment", spec))
-        ns.settled()
+        spec = shop.pod([first, second], [parts["sidecar"]])
+        shop.opened(ns, till, shop.workload("Deployment", spec))
         loads = Load(ns, "--rate=40"), Load(ns, "--rate=40", "--seed=2", service="till", name="load-till")
         restarted_under_load(ns, result, "deployment/shop", *loads)
 
@@ -49,19 +47,47 @@ def several_containers(cluster, result):
 @scenario("the sidecar is an ordinary container beside the app")
 def ordinary(cluster, result):
     with cluster.namespace("ordinary") as ns:
-        keeper = shop.sidecar(ns.images, "--app-port=8000", f"--inflight={shop.METRIC}", native=False)
-        app = shop.app(ns.images, rude=True) | {"lifecycle": shop.hook()}
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", shop.pod([app, keeper])))
-        ns.settled()
+        parts = shop.keeper(ns.images, appPorts=[shop.PORT], inflight=[shop.METRIC])
+        app = shop.app(ns.images, rude=True) | {"lifecycle": parts["hook"]}
+        shop.opened(ns, shop.workload("Deployment", shop.pod([app, parts["ordinary"]])))
         restarted_under_load(ns, result, "deployment/shop", Load(ns))
+
+
+@scenario("an app's own chart depends on gracekeeper's: installed, upgraded under load, uninstalled")
+def app_chart(cluster, result):
+    with cluster.namespace("app-chart") as ns:
+        chart = shop.ROOT / "deploy/examples/app"
+        helm("dependency", "build", chart)
+        values = shop.chart_values(ns.images)
+        ns.helm("install", "shop", chart, "--wait", values=values)
+        load = Load(ns)
+        old = ns.pods.there()
+        # Another environment, and so another pod template; the token that the release made stays.
+        token = ns.get("secret", "shop-gracekeeper")["data"]
+        values["env"] = [*values["env"], {"name": "EDITION", "value": "second"}]
+        ns.helm("upgrade", "shop", chart, "--wait", values=values)
+        ns.pods.all_gone(old)
+        time.sleep(3)
+        result.outcomes.append(load.stop())
+        result.pods, result.events = old, ns.events()
+        assert result.failed == 0, str(result.outcomes[0])
+        assert result.verdicts() == f"{len(old)} drained", result.verdicts()
+        assert ns.get("secret", "shop-gracekeeper")["data"] == token, "the upgrade made another token"
+        wait_for("every pod's Events", lambda: len(ns.events("Drained")) == len(old), 20)
+        ns.kubectl("delete", "pod", "load")
+        young = ns.pods.there()
+        ns.helm("uninstall", "shop")
+        ns.pods.all_gone(young)
+        left = ns.kubectl("get", "all,secret,role,rolebinding,serviceaccount", "--selector=app.kubernetes.io/instance=shop",
+                          "--output=name")
+        assert not left, f"uninstalled, and there is still {left}"
 
 
 @scenario("gracekeeper hook as an exec hook, from a volume that it was installed into")
 def exec_hook(cluster, result):
     with cluster.namespace("exec-hook") as ns:
         spec = shop.with_exec_hook(ns.images, rude=True)
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns))
 
 
@@ -88,8 +114,7 @@ def hook_alone(cluster, result):
 def streams(cluster, result):
     with cluster.namespace("streams") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns, "--what=stream", "--rate=40"))
 
 
@@ -97,19 +122,18 @@ def streams(cluster, result):
 def websockets(cluster, result):
     with cluster.namespace("websockets") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True, told=True)
-        ns.apply(*shop.may_write_events(), shop.service(), shop.workload("Deployment", spec))
-        ns.settled()
+        shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns, "--what=websocket", "--rate=40"))
 
 
 @scenario("a Job with an ordinary sidecar completes: the sidecar ends with the app")
 def job(cluster, result):
     with cluster.namespace("job") as ns:
-        app = shop.app(ns.images) | {"lifecycle": shop.hook()}
+        parts = shop.keeper(ns.images, appPorts=[shop.PORT], exitWithApp=True)
+        app = shop.app(ns.images) | {"lifecycle": parts["hook"]}
         app["args"] = [*app["args"], "--for=8s"]
-        keeper = shop.sidecar(ns.images, "--app-port=8000", "--exit-with-app", native=False)
-        spec = shop.pod([app, keeper], restartPolicy="Never")
-        ns.apply(*shop.may_write_events(), {
+        spec = shop.pod([app, parts["ordinary"]], restartPolicy="Never")
+        shop.opened(ns, {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": "shop"},
