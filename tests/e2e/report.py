@@ -108,17 +108,20 @@ def lane(result, pod, y, x, ended):
 
 
 def curve(result, pod, y, x):
-    changes = [change for outcome in result.outcomes for change in outcome.pods.get(pod.name, {}).get("inflight", [])]
-    if not changes:
+    """What each load had in flight at the pod."""
+    loads = [changes for outcome in result.outcomes if (changes := outcome.pods.get(pod.name, {}).get("inflight"))]
+    if not loads:
         return ""
-    most = max(n for _, n in changes) or 1
-    points, last = [], 0
-    for at, n in changes:
-        for level in (last, n):
-            points.append(f"{x(at / 1000):.1f},{y + ROW - 5 - level / most * (ROW - 12):.1f}")
-        last = n
-    return (f'<polyline points="{" ".join(points)}" fill="none" stroke="{COLOURS["in flight"]}"/>'
-            f'<text x="{LEFT - 6}" y="{y + 18}" text-anchor="end">≤ {most}</text>')
+    most = max(n for changes in loads for _, n in changes) or 1
+    lines = []
+    for changes in loads:
+        points, last = [], 0
+        for at, n in changes:
+            for level in (last, n):
+                points.append(f"{x(at / 1000):.1f},{y + ROW - 5 - level / most * (ROW - 12):.1f}")
+            last = n
+        lines.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{COLOURS["in flight"]}"/>')
+    return "".join(lines) + f'<text x="{LEFT - 6}" y="{y + 18}" text-anchor="end">≤ {most}</text>'
 
 
 def moments(result, pod):
