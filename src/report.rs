@@ -54,7 +54,7 @@ struct StatusView<'a> {
     arrivals: Option<u64>,
     cut: Option<u64>,
     /// Where the kubelet calls from.
-    kubelet: Vec<String>,
+    kubelet: Vec<IpAddr>,
     sources: Vec<MeterView<'a>>,
     verdict: Option<VerdictView<'a>>,
 }
@@ -173,9 +173,7 @@ pub fn status(
         going: state.going,
         arrivals: traffic.map(|seen| seen.arrivals),
         cut: traffic.map(|seen| seen.cut),
-        kubelet: (kubelet.addresses().iter())
-            .map(ToString::to_string)
-            .collect(),
+        kubelet: kubelet.addresses(),
         sources: (records.iter())
             .map(|(source, record)| {
                 let reading = record.last.map(|(_, reading)| reading);

@@ -28,7 +28,7 @@ import traceback
 
 import image
 import report
-from cluster import Cluster, Skipped, command, helm_path, kubectl
+from cluster import Cluster, Skipped, command, helm_path, server_version
 from result import Result, table
 # The longest first, so that the others are played beside it.
 from scenarios import STORIES, hundred, endings, mishaps, restart, security, shapes  # noqa: F401, I001
@@ -131,17 +131,12 @@ def main():
     results.extend(restart.compared(results))
     print(f"\n{table(results)}\n")
     if REPORT:
-        print(f"report: {report.write(pathlib.Path(REPORT), results, version())}")
+        print(f"report: {report.write(pathlib.Path(REPORT), results, server_version())}")
     cluster.clean_up(wait=True)
     failed = sum(result.state == "failed" for result in results)
     skipped = sum(result.state == "skipped" for result in results)
     print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
     sys.exit(1 if failed else 0)
-
-
-def version():
-    lines = kubectl("version").splitlines()
-    return next((line.split(": ")[1] for line in lines if line.startswith("Server")), "?")
 
 
 main()

@@ -1,5 +1,6 @@
 """The cluster that KUBECONFIG names, through kubectl alone."""
 
+import functools
 import json
 import os
 import pathlib
@@ -13,7 +14,6 @@ RUN_LABEL = "gracekeeper-e2e"
 
 # Where the report goes, and the logs of all pods.
 LOGS = os.environ.get("E2E_REPORT")
-
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -98,10 +98,7 @@ class Namespace:
         self.kubectl("apply", "--filename=-", "--validate=false", stdin=json.dumps(items))
 
     def helm(self, *words, values=None):
-        """Runs Helm in the namespace, with values where there are any."""
-        if values is None:
-            return helm(*words, "--namespace", self.name)
-        return helm(*words, "--namespace", self.name, "--values=-", stdin=json.dumps(values))
+        return helm(*words, "--namespace", self.name, values=values)
 
     def get(self, *words):
         return json.loads(self.kubectl("get", *words, "--output=json"))
@@ -122,18 +119,26 @@ def helm_path():
     return shutil.which("helm", path=os.pathsep.join([os.environ["PATH"], str(ROOT / "target/test-env/bin")]))
 
 
-def helm(*words, stdin=None):
-    done = subprocess.run([helm_path(), *map(str, words)], input=stdin, capture_output=True, text=True, timeout=330)
+def helm(*words, values=None):
+    """Runs Helm, with values where there are any."""
+    words = [*map(str, words), *([] if values is None else ["--values=-"])]
+    stdin = None if values is None else json.dumps(values)
+    done = subprocess.run([helm_path(), *words], input=stdin, capture_output=True, text=True, timeout=330)
     if done.returncode:
-        raise AssertionError(f"helm {' '.join(map(str, words))}: {done.stderr.strip()}")
+        raise AssertionError(f"helm {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
+
+
+@functools.cache
+def server_version():
+    """The cluster's, such as v1.36.2."""
+    return json.loads(kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
 
 
 def helm_template(chart, values):
     """The one document that a chart of one template renders, which is JSON."""
-    kube = json.loads(kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
-    text = helm("template", "parts", chart, "--show-only=templates/parts.yaml", f"--kube-version={kube}", "--values=-",
-                stdin=json.dumps(values))
+    text = helm("template", "parts", chart, "--show-only=templates/parts.yaml", f"--kube-version={server_version()}",
+                values=values)
     return json.loads(next(line for line in text.splitlines() if line.startswith("{")))
 
 

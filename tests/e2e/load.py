@@ -72,6 +72,10 @@ class Outcome:
         self.lost = lost
         assert self.failed == len(lost), f"{self.failed} requests failed, and {len(lost)} of them were told"
 
+    def inflight(self, pod):
+        """What it had in flight at a pod: milliseconds since 1970 and how many, whenever that changed."""
+        return self.pods.get(pod.name, {}).get("inflight", [])
+
     def cut(self):
         """Those that had a connection: somebody took the request and did not answer it."""
         return sum(not one["lost"].startswith("no connection") for one in self.lost)

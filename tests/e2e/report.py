@@ -109,7 +109,7 @@ def lane(result, pod, y, x, ended):
 
 def curve(result, pod, y, x):
     """What each load had in flight at the pod."""
-    loads = [changes for outcome in result.outcomes if (changes := outcome.pods.get(pod.name, {}).get("inflight"))]
+    loads = [changes for outcome in result.outcomes if (changes := outcome.inflight(pod))]
     if not loads:
         return ""
     most = max(n for changes in loads for _, n in changes) or 1

@@ -1,12 +1,9 @@
 """The app under test as Kubernetes objects, and the ways to stop it."""
 
-import pathlib
+from cluster import ROOT, helm_template
 
-from cluster import helm_template
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "charts/gracekeeper"
-PARTS = pathlib.Path(__file__).resolve().parent / "chart"
+PARTS = ROOT / "tests/e2e/chart"
 
 PORT = 8000
 TOKEN = "opensesame-opensesame"
@@ -53,9 +50,8 @@ def values(images, **more):
 def chart_values(images):
     """The same app by the chart that is our example of one which depends on gracekeeper's."""
     container = app(images, rude=True)
-    told = values(images, terminationGracePeriodSeconds=60, appPorts=[PORT], inflight=[METRIC])
-    # The release makes its own.
-    del told["token"]
+    # The release makes a token of its own.
+    told = values(images, token={}, terminationGracePeriodSeconds=60, appPorts=[PORT], inflight=[METRIC])
     return {
         "image": container["image"],
         "replicas": 3,

@@ -18,7 +18,7 @@ SLACK_KIB = 1024
 def hundred(cluster, result):
     with cluster.namespace("hundred") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-        old_hand = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True) | {"shareProcessNamespace": True}
+        old_hand = spec | {"shareProcessNamespace": True}
         shop.opened(ns, shop.workload("Deployment", spec), shop.workload("Deployment", old_hand, 1, name="old-hand"))
         veteran, = ns.pods.there("old-hand")
         load = Load(ns, "--longest=5s")

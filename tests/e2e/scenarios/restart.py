@@ -51,9 +51,9 @@ def slug(name):
 def judge_haste(result):
     """Where the work leaves the time, a pod is gone before `sleep 15` would have let its app stop."""
     for pod in result.pods:
-        busy = [at / 1000 - pod.deleted for at, _ in result.outcomes[0].pods.get(pod.name, {}).get("inflight", [])]
-        if max(busy, default=0) < 15 - SLACK:
-            assert pod.took < 15, f"{pod.name} had work for {max(busy, default=0):.1f} s, and was gone after {pod.took:.1f} s"
+        busy = max((at / 1000 - pod.deleted for at, _ in result.outcomes[0].inflight(pod)), default=0)
+        if busy < 15 - SLACK:
+            assert pod.took < 15, f"{pod.name} had work for {busy:.1f} s, and was gone after {pod.took:.1f} s"
 
 
 def compared(results):

@@ -78,7 +78,7 @@ def app_chart(cluster, result):
         young = ns.pods.there()
         ns.helm("uninstall", "shop")
         ns.pods.all_gone(young)
-        left = ns.kubectl("get", "all,secret,role,rolebinding,serviceaccount", "--selector=app.kubernetes.io/instance=shop",
+        left = ns.kubectl("get", "all,secret,role,rolebinding,serviceaccount", "--selector=app.kubernetes.io/managed-by=Helm",
                           "--output=name")
         assert not left, f"uninstalled, and there is still {left}"
 
