@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -135,6 +135,21 @@ impl Client {
         url: &Url,
         accept: &'static str,
     ) -> Result<Exchange, Error> {
+        let accept = (ACCEPT, HeaderValue::from_static(accept));
+        self.send_with(method, url, HeaderMap::from_iter([accept]))
+            .await
+    }
+
+    /// Sends one request, without a body and with these headers beside the usual ones.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+    ) -> Result<Exchange, Error> {
         let stream = self.connect(url).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
@@ -149,10 +164,11 @@ impl Client {
         let has_length = method == Method::POST;
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from(url.path.clone());
+        *request.headers_mut() = headers;
         let headers = request.headers_mut();
         headers.insert(HOST, url.authority.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let agent = headers.entry(USER_AGENT);
+        agent.or_insert(HeaderValue::from_static(AGENT));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if has_length {

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::drain::{Policy, Trigger, Verdict};
+use crate::fetch::{self, Client, Url};
 use crate::http::Token;
 use crate::report;
 use crate::serve::{self, Core};
@@ -108,25 +106,21 @@ async fn ask(
 
 /// The body of one answer, if that is a success.
 async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes, String> {
-    let no_answer = |e: hyper::Error| format!("{to} went away: {e}");
-    let stream = TcpStream::connect(to)
-        .await
-        .map_err(|e| format!("nobody is at {to}: {e}"))?;
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(no_answer)?;
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let mut request = Request::get(path)
-        .header(HOST, to.to_string())
-        .header(USER_AGENT, AGENT)
-        .header(CONNECTION, "close");
+    let url = Url::parse(&format!("http://{to}{path}"))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if let Some(token) = token {
-        request = request.header(Token::HEADER, token.header());
+        let token = HeaderValue::from_bytes(token.header()).map_err(|e| e.to_string())?;
+        headers.insert(Token::HEADER, token);
     }
-    let request = request.body(Empty::<Bytes>::new());
-    let request = request.map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request).await.map_err(no_answer)?;
-    match answer.status() {
+    let client = Client::default();
+    let sent = client.send_with(Method::GET, &url, headers).await;
+    let exchange = sent.map_err(|e| match e {
+        fetch::Error::Refused => format!("nobody is at {to}"),
+        fetch::Error::Broken(_) => format!("{to} went away: {e}"),
+        _ => format!("{to}: {e}"),
+    })?;
+    match exchange.answer.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
             return Err(format!(
@@ -135,8 +129,8 @@ async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes,
         }
         status => return Err(format!("{to} answered {status}")),
     }
-    let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-    let body = body.map_err(|e| format!("{to} went away: {e}"))?;
+    let body = Limited::new(exchange.answer.into_body(), LONGEST).collect();
+    let body = body.await.map_err(|e| format!("{to} went away: {e}"))?;
     Ok(body.to_bytes())
 }
 
