@@ -340,7 +340,7 @@ impl Watcher {
             let each = self.table.each(|seen| {
                 there.insert(seen.cookie);
                 if !(self.ours)(seen.peer) {
-                    evidence.dies(&seen);
+                    evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()));
                 }
             });
             let looked = timeout(NOTICE_LAG, each).await;

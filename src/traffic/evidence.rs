@@ -13,6 +13,9 @@ use crate::inflight::sockets::{Connection, INTERIM, Order, State};
 const PROBES_PER_SECOND: f64 = 2.0;
 const PROBES_AT_ONCE: f64 = 5.0;
 
+/// No probe waits for longer, unless its `timeoutSeconds` says so.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The kernel's clock for sockets goes in steps of up to 4 ms, and what it says of ages is in whole milliseconds.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -26,6 +29,10 @@ pub struct Evidence {
     sight: Sight,
     /// Probes on each port that are no arrivals.
     arriving: HashMap<u16, Bucket>,
+    /// More has come from the kubelet's address than probes: it stands for clients that came through the node.
+    shared: bool,
+    /// Ports on which a probe was under way when the app died.
+    probed: HashSet<u16>,
     /// Connections with a request on them when routes had changed.
     held: Option<HashMap<u64, Held>>,
     /// Numbers the looks.
@@ -91,6 +98,8 @@ impl Evidence {
             known: HashMap::new(),
             sight: Sight::default(),
             arriving: HashMap::new(),
+            shared: false,
+            probed: HashSet::new(),
             held: None,
             look: 0,
             first: false,
@@ -206,16 +215,17 @@ impl Evidence {
             self.arrives(died.port, probe, now);
         }
         if !self.counted.remove(&died.cookie) {
-            self.cuts(died, last);
+            self.cuts(died, last, probe);
         }
     }
 
-    /// A connection that the last look sees: one that the app has left will die as it is.
-    pub fn dies(&mut self, seen: &Connection) {
+    /// A connection that the last look sees: one that the app has left will die as it is. `probe` where it is the
+    /// kubelet's.
+    pub fn dies(&mut self, seen: &Connection, probe: bool) {
         let left = !matches!(seen.state, State::Established | State::CloseWait);
         if left && self.counted.insert(seen.cookie) {
             let last = self.known.get(&seen.cookie).copied();
-            self.cuts(seen, last);
+            self.cuts(seen, last, probe);
         }
     }
 
@@ -249,15 +259,23 @@ impl Evidence {
         if probe && take(&mut self.arriving, port, now) {
             return;
         }
+        self.shared |= probe;
         self.sight.arrivals += 1;
         self.sight.last_arrival = Some(now);
     }
 
-    /// Counts who waited. A probe that is under way just then is counted too: its address may stand for clients that
-    /// came through the node.
-    fn cuts(&mut self, died: &Connection, last: Option<Glance>) {
-        let waited = self.answered && waited(died, last, self.settings.max_quiet);
-        self.cut += u64::from(waited);
+    /// Counts who waited, except for one probe on each port: of a pod that terminates, no other than its readiness is
+    /// asked for, and each probe has a connection of its own.
+    fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool) {
+        if !self.answered || !waited(died, last, self.settings.max_quiet) {
+            return;
+        }
+        let only_asked = died.acknowledged <= 1; // Only the app's end.
+        let lately = Duration::from_millis(died.last_received.into()) < PROBE_LIMIT;
+        let a_probe = probe && !self.shared && only_asked && lately;
+        if !(a_probe && self.probed.insert(died.port)) {
+            self.cut += 1;
+        }
     }
 }
 
@@ -550,14 +568,59 @@ mod tests {
             state: State::FinWait1,
             ..waiting(5, 50)
         };
-        evidence.dies(&orphan);
-        evidence.dies(&waiting(6, 50));
+        evidence.dies(&orphan, false);
+        evidence.dies(&waiting(6, 50), false);
         evidence.died(&dead(waiting(5, 50)), false, now);
         assert_eq!(
             evidence.cut(),
             2,
             "once, and only those that the app has left"
         );
+    }
+
+    #[test]
+    fn a_probe_that_the_app_left_unanswered_is_nobody_cut_off() {
+        let asks = |cookie: u64, since: u32| Connection {
+            state: State::Other,
+            acknowledged: 1, // The app's end.
+            ..waiting(cookie, since)
+        };
+        let cut = |already: u64, probes: &[Connection]| {
+            let mut evidence = evidence();
+            let now = evidence.began() + 7000 * MS;
+            for cookie in 100..100 + already {
+                evidence.died(&fresh(cookie), true, now);
+            }
+            evidence.answered();
+            for probe in probes {
+                evidence.died(probe, true, now);
+            }
+            evidence.cut()
+        };
+        assert_eq!(cut(0, &[asks(1, 50)]), 0, "one is a probe");
+        assert_eq!(cut(0, &[asks(1, 50), asks(2, 50)]), 1, "not two at once");
+        assert_eq!(cut(0, &[asks(1, 1000)]), 1, "nor one that waits for longer");
+        let again = Connection {
+            acknowledged: 201,
+            ..asks(1, 50)
+        };
+        assert_eq!(cut(0, &[again]), 1, "nor one that was answered before");
+        assert_eq!(
+            cut(20, &[asks(1, 50)]),
+            1,
+            "nor where clients come from there"
+        );
+        let mut evidence = evidence();
+        evidence.answered();
+        let left = Connection {
+            state: State::FinWait1,
+            acknowledged: 0,
+            ..waiting(1, 50)
+        };
+        evidence.dies(&left, true);
+        assert_eq!(evidence.cut(), 0);
+        evidence.died(&asks(1, 60), true, evidence.began() + 7000 * MS);
+        assert_eq!(evidence.cut(), 0, "once");
     }
 
     #[test]
