@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tarfile
 
 # What kind's users need. $IMAGE is the image's name, $ARCHIVE a file as docker save writes it.
@@ -25,7 +26,7 @@ def load(name, binary, folder):
     digest = hashlib.sha256(layer).hexdigest()
     image = f"localhost/e2e-{name}:{digest[:12]}"
     config = {
-        "architecture": "amd64",
+        "architecture": architecture(binary),
         "os": "linux",
         "config": {"Entrypoint": [f"/{name}"], "User": "65532:65532"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
@@ -43,6 +44,16 @@ def load(name, binary, folder):
             entry.size, entry.mode = len(content), 0o644
             tar.addfile(entry, io.BytesIO(content))
     environment = os.environ | {"IMAGE": image, "ARCHIVE": str(archive)}
-    subprocess.run(os.environ.get("E2E_LOAD", LOAD), shell=True, check=True, env=environment, timeout=300,
-                   stdout=subprocess.DEVNULL)
+    how = os.environ.get("E2E_LOAD", LOAD)
+    done = subprocess.run(how, shell=True, env=environment, timeout=300, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(f"e2e: {image} did not get to the nodes: exit code {done.returncode} of: {how}\n"
+                 "Set E2E_LOAD to the command that loads $ARCHIVE, a file as docker save writes it, as $IMAGE.")
     return image
+
+
+def architecture(binary):
+    """What the binary runs on, as an image's configuration names it."""
+    with binary.open("rb") as file:
+        machine = int.from_bytes(file.read(20)[18:], "little")
+    return {62: "amd64", 183: "arm64"}[machine]
