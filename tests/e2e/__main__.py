@@ -70,9 +70,9 @@ def everything():
     """Names, stories, and what each asks of the cluster: nothing, to be alone in it, or slow routes."""
     for name, story, alone in STORIES:
         yield name, story, "alone" if alone else "together"
-    for name, story in restart.scenarios(slow=False):
+    for name, story in restart.scenarios("fast"):
         yield name, story, "together"
-    for name, story in restart.scenarios(slow=True):
+    for name, story in restart.scenarios("slow"):
         yield name, story, "slow"
 
 
@@ -85,15 +85,28 @@ def play_all(cluster, pool):
     """Results, as they come."""
     yield from pool.map(lambda one: play(cluster, *one), wanted("together"))
     yield from (play(cluster, *one) for one in wanted("alone"))
-    slow = wanted("slow")
-    if slow and not os.environ.get("E2E_SLOW_ROUTES"):
-        print("skipped: slow routes: E2E_SLOW_ROUTES is not set; it is the command that makes them slow")
-    elif slow:
+    if slow := wanted("slow"):
+        yield from play_slow(cluster, pool, slow)
+
+
+def play_slow(cluster, pool, slow):
+    """Those that want slow routes, which are put back even where the run is interrupted."""
+    def make_fast(*_):
+        command("E2E_FAST_ROUTES", "make routes fast again")
+
+    def make_slow(*_):
+        # Told apart from a cluster without the command before anything happens.
+        make_fast()
         command("E2E_SLOW_ROUTES", "make routes slow")
-        try:
+
+    try:
+        made = play(cluster, "routes are made slow", make_slow)
+        yield made
+        if made.state == "ok":
             yield from pool.map(lambda one: play(cluster, *one), slow)
-        finally:
-            command("E2E_FAST_ROUTES", "make routes fast again")
+    finally:
+        back = play(cluster, "routes are made fast again", make_fast)
+    yield back
 
 
 def main():
@@ -126,13 +139,13 @@ def main():
         print("e2e: interrupted; cleaning up", flush=True)
         # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
         playing.close()
-        cluster.clean_up(wait=True)
+        cluster.clean_up()
         os._exit(130)
     results.extend(restart.compared(results))
     print(f"\n{table(results)}\n")
     if REPORT:
         print(f"report: {report.write(pathlib.Path(REPORT), results, server_version())}")
-    cluster.clean_up(wait=True)
+    cluster.clean_up()
     failed = sum(result.state == "failed" for result in results)
     skipped = sum(result.state == "skipped" for result in results)
     print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")

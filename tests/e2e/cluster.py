@@ -1,5 +1,6 @@
 """The cluster that KUBECONFIG names, through kubectl alone."""
 
+import contextlib
 import functools
 import json
 import os
@@ -48,6 +49,8 @@ class Cluster:
         self.run = run
         self.images = images
         self.numbers = iter(range(1, 10_000))
+        self.watches = []
+        self.over = False
         self.lock = threading.Lock()
 
     def kubectl(self, *words, **more):
@@ -58,9 +61,19 @@ class Cluster:
             number = next(self.numbers)
         return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:63].rstrip("-"))
 
-    def clean_up(self, wait):
-        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", f"--wait={'true' if wait else 'false'}",
-                "--timeout=300s")
+    @contextlib.contextmanager
+    def goes_on(self):
+        """Whatever is made in here is found by `clean_up`, after which nothing more is made."""
+        with self.lock:
+            assert not self.over, "interrupted"
+            yield
+
+    def clean_up(self):
+        with self.lock:
+            self.over = True
+        for watch in self.watches:
+            watch.stop()
+        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", "--timeout=300s")
 
 
 class Namespace:
@@ -72,18 +85,21 @@ class Namespace:
         self.name = name
 
     def __enter__(self):
-        self.apply({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": self.name,
-                # What is asked of the pods here is what a careful cluster asks.
-                "labels": {RUN_LABEL: self.cluster.run, "pod-security.kubernetes.io/enforce": "restricted"},
-            },
-        })
+        with self.cluster.goes_on():
+            self.apply({
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {
+                    "name": self.name,
+                    # What is asked of the pods here is what a careful cluster asks.
+                    "labels": {RUN_LABEL: self.cluster.run, "pod-security.kubernetes.io/enforce": "restricted"},
+                },
+            })
         wait_for("the namespace's service account",
                  lambda: self.kubectl("get", "serviceaccount", "default", check=False))
-        self.pods = Watch(self)
+        with self.cluster.goes_on():
+            self.pods = Watch(self)
+            self.cluster.watches.append(self.pods)
         return self
 
     def __exit__(self, *_):
@@ -106,6 +122,14 @@ class Namespace:
     def settled(self, what="deployment/shop"):
         """Waits until all of it is there and ready."""
         self.kubectl("rollout", "status", what, "--timeout=180s", timeout=200)
+
+    def restarted(self, what="deployment/shop"):
+        """Restarts all of its pods, a few at a time, and returns those that are gone by then."""
+        old = self.pods.there()
+        self.kubectl("rollout", "restart", what)
+        self.settled(what)
+        self.pods.all_gone(old)
+        return old
 
     def events(self, reason=None):
         """Events that gracekeeper wrote here."""
@@ -200,16 +224,20 @@ class Watch:
         self.seen = {}
         self.namespace = namespace
         self.stopped = False
+        self.process = None
+        self.lock = threading.Lock()
         self.thread = threading.Thread(target=self.follow, daemon=True)
         self.thread.start()
 
     def follow(self):
         # A watch ends when the API server does, and begins again with what is there then.
-        while not self.stopped:
-            self.process = subprocess.Popen(
-                ["kubectl", "--namespace", self.namespace.name, "get", "pods", "--watch", "--output-watch-events",
-                 "--output=json"],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        words = ["get", "pods", "--watch", "--output-watch-events", "--output=json"]
+        while True:
+            with self.lock:
+                if self.stopped:
+                    return
+                self.process = subprocess.Popen(["kubectl", "--namespace", self.namespace.name, *words],
+                                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in self.process.stdout:
                 event = json.loads(line)
                 self.take(event["type"], event["object"])
@@ -235,8 +263,10 @@ class Watch:
                 stdout=file, stderr=subprocess.DEVNULL)
 
     def stop(self):
-        self.stopped = True
-        self.process.terminate()
+        with self.lock:
+            self.stopped = True
+            if self.process:
+                self.process.terminate()
 
     def of(self, app="shop"):
         pods = [pod for pod in list(self.seen.values())

@@ -1,6 +1,7 @@
 """Customers as a pod of the cluster, at the Service's own address."""
 
 import json
+import re
 
 from cluster import wait_for
 from shop import SECURITY
@@ -76,9 +77,19 @@ class Outcome:
         """What it had in flight at a pod: milliseconds since 1970 and how many, whenever that changed."""
         return self.pods.get(pod.name, {}).get("inflight", [])
 
-    def cut(self):
-        """Those that had a connection: somebody took the request and did not answer it."""
+    def lost_on_connections(self):
+        """Those that were lost once they had a connection, whether the app had taken them or not."""
         return sum(not one["lost"].startswith("no connection") for one in self.lost)
+
+    def never_answered(self, pods):
+        """Of the requests that these pods' apps took, how many nobody has the answer to."""
+        missing = 0
+        for pod in pods:
+            said = pod.last_words("shop") or ""
+            taken = re.search(r"(\d+) requests taken", said)
+            assert taken, f"the app of {pod.name} has not told how many requests it took, but: {said}"
+            missing += int(taken[1]) - self.pods.get(pod.name, {}).get("answered", 0)
+        return missing
 
     def __str__(self):
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.losses.items(), key=lambda item: -item[1]))

@@ -18,6 +18,7 @@ class Result:
     events: list = field(default_factory=list)
     note: str = ""
     anchor: str = ""
+    cell: object = None  # which of those that are compared it is
 
     @property
     def requests(self):
@@ -34,6 +35,19 @@ class Result:
         if not said:
             return None
         return sum(int(found[1]) for words in said if (found := re.search(r"requests cut off: (\d+)", words)))
+
+    def told_exactly(self):
+        """The sidecars told of each request that was cut off, and of no other.
+
+        Which those are is known from both ends: the app took them, and the client has no answer. Of one that reached a
+        connection as it was closed, and that no app took, a sidecar may tell, and none must.
+        """
+        outcome, = self.outcomes
+        taken, lost = outcome.never_answered(self.pods), outcome.lost_on_connections()
+        assert taken <= self.cut <= lost, \
+            f"told of {self.cut} requests cut off; the apps took {taken} that nobody has an answer to, and clients lost {lost}"
+        if self.cut != lost:
+            self.note = f"{lost - taken} of those lost reached no app"
 
     def gone_after(self):
         """Seconds from deletion to gone: the median of the pods, and the most."""

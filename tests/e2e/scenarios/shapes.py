@@ -10,13 +10,10 @@ from scenarios import scenario
 
 def restarted_under_load(ns, result, what, *loads):
     """Restarts all its pods one after another; nothing may be lost."""
-    old = ns.pods.there()
-    ns.kubectl("rollout", "restart", what)
-    ns.settled(what)
-    ns.pods.all_gone(old)
+    result.pods = ns.restarted(what)
     time.sleep(3)
     result.outcomes += [load.stop() for load in loads]
-    result.pods, result.events = old, ns.events()
+    result.events = ns.events()
     for outcome in result.outcomes:
         assert outcome.failed == 0, str(outcome)
     assert result.cut == 0, f"{result.cut} requests cut off, as told"
@@ -100,13 +97,9 @@ def hook_alone(cluster, result):
         ns.apply(shop.service(), shop.workload("Deployment", spec))
         ns.settled()
         load = Load(ns)
-        old = ns.pods.there()
-        ns.kubectl("rollout", "restart", "deployment/shop")
-        ns.settled()
-        ns.pods.all_gone(old)
+        result.pods = ns.restarted()
         time.sleep(3)
         result.outcomes.append(load.stop())
-        result.pods = old
         assert result.failed == 0, str(result.outcomes[0])
 
 

@@ -120,7 +120,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(obey(control, load.clone(), stop.clone()));
 
     // Whether a Service that was just made leads anywhere yet is not what is asked here.
-    while request_once(&load).await.is_err() {
+    let door = format!("http://{}/livez", load.to);
+    while crate::ask::once("GET", &door, &[]).await.is_err() {
         sleep(Duration::from_millis(100)).await;
     }
 
@@ -151,14 +152,6 @@ fn length(random: &mut fastrand::Rng) -> Duration {
         90..98 => random.u64(1_000..=3_000),
         _ => random.u64(3_000..=25_000),
     })
-}
-
-/// A request that is not counted.
-async fn request_once(load: &Load) -> Result<(), String> {
-    match load.what {
-        What::Websocket => chat(load, Duration::ZERO, &mut None).await,
-        What::Work | What::Stream => visit(load, Duration::ZERO, &mut None).await,
-    }
 }
 
 async fn request(load: Arc<Load>, length: Duration) {

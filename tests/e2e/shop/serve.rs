@@ -6,7 +6,7 @@
 //! | `GET /stream?ms=N` | server-sent events for N milliseconds, the last of which says `end` |
 //! | `GET /websocket` | each message, a number of milliseconds, with `done` after that time |
 //! | `GET /metrics` | `shop_customers`: how many requests are in flight, this one not among them |
-//! | `GET /livez` | 200, or 500 after a `POST /sick` |
+//! | `GET /livez?ms=N` | 200 after N milliseconds, or 500 at once after a `POST /sick` |
 //! | `GET /memory` | how many KiB the sidecar has resident, where the pod shares its processes |
 //! | `POST /closing` | from now on no connection is kept beyond its next answer, which says so |
 
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
 
-    /// Where the time of the SIGTERM goes
+    /// Where the time of the SIGTERM goes, and how many requests it has taken in its life
     #[arg(long, default_value = "/dev/termination-log")]
     termination_log: String,
 }
@@ -72,6 +72,8 @@ struct Shop {
     /// The pod's name: who answered.
     name: String,
     customers: AtomicUsize,
+    /// How many there ever were.
+    taken: Arc<AtomicUsize>,
     sick: AtomicBool,
     door: watch::Sender<Door>,
     /// Whoever holds one of these still has something to do.
@@ -84,6 +86,7 @@ struct Customer(Arc<Shop>);
 impl Customer {
     fn enters(shop: &Arc<Shop>) -> Self {
         shop.customers.fetch_add(1, Ordering::SeqCst);
+        shop.taken.fetch_add(1, Ordering::SeqCst);
         Self(shop.clone())
     }
 }
@@ -107,6 +110,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shop = Arc::new(Shop {
         name: std::env::var("HOSTNAME").unwrap_or_default(),
         customers: AtomicUsize::new(0),
+        taken: Arc::default(),
         sick: AtomicBool::new(false),
         door: watch::Sender::new(Door::Open),
         busy,
@@ -129,10 +133,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             () = over.as_mut() => return Ok(()),
         }
     }
-    let customers = shop.customers.load(Ordering::SeqCst);
+    let at = crate::now();
     // Read from the pod's status, which outlives the pod's log.
-    let said = format!("SIGTERM at {} with {customers} customers\n", crate::now());
-    let _ = std::fs::write(args.termination_log, said);
+    let taken = shop.taken.clone();
+    let say = || {
+        let taken = taken.load(Ordering::SeqCst);
+        let said = format!("SIGTERM at {at}, {taken} requests taken\n");
+        let _ = std::fs::write(&args.termination_log, said);
+    };
+    say();
     if args.rude {
         return Ok(());
     }
@@ -140,6 +149,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     shop.door.send_replace(Door::Closed);
     drop(shop);
     let _ = idle.recv().await;
+    say();
     Ok(())
 }
 
@@ -216,7 +226,10 @@ async fn serve(
         (&Method::GET, "/livez") if shop.sick.load(Ordering::SeqCst) => answer
             .status(StatusCode::INTERNAL_SERVER_ERROR)
             .body(text("sick\n")),
-        (&Method::GET, "/livez") => answer.body(text("well\n")),
+        (&Method::GET, "/livez") => {
+            sleep(wanted(&request)).await;
+            answer.body(text("well\n"))
+        }
         (&Method::GET, "/memory") => match processes::memory("gracekeeper run") {
             Some(kib) => answer.body(text(&format!("{kib}\n"))),
             None => answer
