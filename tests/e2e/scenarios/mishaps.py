@@ -37,6 +37,23 @@ def liveness(cluster, result):
         wait_for("the Event Reopened", lambda: ns.events("Reopened"), 20)
 
 
+@scenario("readiness takes nearly all of its second: its probe is on the way when the app dies, and is nobody cut off")
+def slow_probes(cluster, result):
+    with cluster.namespace("slow-probes") as ns:
+        spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
+        spec["containers"][0]["readinessProbe"]["httpGet"]["path"] = "/livez?ms=900"
+        shop.opened(ns, shop.workload("Deployment", spec, 6))
+        pods = ns.pods.there()
+        # At other moments of a second each.
+        for pod in pods:
+            ns.kubectl("delete", "pod", pod.name, "--wait=false")
+            time.sleep(0.3)
+        ns.pods.all_gone(pods)
+        result.pods, result.events = pods, ns.events()
+        assert result.verdicts() == f"{len(pods)} drained", result.verdicts()
+        assert result.cut == 0, f"{result.cut} requests cut off, as told"
+
+
 @scenario("the sidecar is killed while it serves, as the OOM killer does it: it comes back, and nothing is lost")
 def killed_serving(cluster, result):
     with cluster.namespace("killed") as ns:
