@@ -140,7 +140,7 @@ impl Client {
             .await
     }
 
-    /// Sends one request, without a body and with these headers beside the usual ones.
+    /// Sends one request, without a body and with these headers too, of which `User-Agent` alone replaces one of ours.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -338,6 +338,10 @@ impl Watcher {
             let mut there = HashSet::new();
             let evidence = &mut watch.evidence;
             let each = self.table.each(|seen| {
+                // Only the notice says how it ended.
+                if seen.is_remnant() {
+                    return;
+                }
                 there.insert(seen.cookie);
                 if !(self.ours)(seen.peer) {
                     evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()));

@@ -138,6 +138,11 @@ impl Connection {
         self.acknowledged.saturating_sub(end)
     }
 
+    /// What the kernel keeps for a while after a connection has ended: its name, and no fact of it.
+    pub fn is_remnant(&self) -> bool {
+        self.state.app_closed() && self.received == 0 && self.acknowledged == 0
+    }
+
     /// It brought something and never got anything.
     pub fn unanswered(&self) -> bool {
         self.brought() > 0 && self.answered() == 0

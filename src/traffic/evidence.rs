@@ -29,7 +29,7 @@ pub struct Evidence {
     sight: Sight,
     /// Probes on each port that are no arrivals.
     arriving: HashMap<u16, Bucket>,
-    /// More has come from the kubelet's address than probes: it stands for clients that came through the node.
+    /// More has come from the kubelet's address than probes would: it stands for clients that came through the node.
     shared: bool,
     /// Ports on which a probe was under way when the app died.
     probed: HashSet<u16>,
@@ -54,6 +54,8 @@ struct Glance {
     order: Order,
     /// One of its requests so far was answered within a tick of the kernel's clock.
     quick: bool,
+    /// The client had closed its half.
+    gave_up: bool,
 }
 
 /// A request that was in flight when routes had changed, as its connection shows it.
@@ -80,6 +82,7 @@ impl Glance {
             answered: seen.answered(),
             order,
             quick: seen.is_tied() && order == Order::Answered,
+            gave_up: seen.state == State::CloseWait,
         }
     }
 
@@ -264,18 +267,21 @@ impl Evidence {
         self.sight.last_arrival = Some(now);
     }
 
-    /// Counts who waited, except for one probe on each port: of a pod that terminates, no other than its readiness is
-    /// asked for, and each probe has a connection of its own.
+    /// Counts who waited, except for probes: those whose time was over, as a hung app leaves them behind, and on each
+    /// port one that was under way. Readiness is asked for until the containers have stopped.
     fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool) {
         if !self.answered || !waited(died, last, self.settings.max_quiet) {
             return;
         }
-        let only_asked = died.acknowledged <= 1; // Only the app's end.
+        // A probe in plain HTTP has a connection of its own and one piece to say, and nothing has come back but the
+        // app's end. In TLS it looks like anybody.
+        let like_one = probe && !self.shared && died.segments <= 1 && died.acknowledged <= 1;
+        let gave_up = last.is_some_and(|last| last.gave_up);
         let lately = Duration::from_millis(died.last_received.into()) < PROBE_LIMIT;
-        let a_probe = probe && !self.shared && only_asked && lately;
-        if !(a_probe && self.probed.insert(died.port)) {
-            self.cut += 1;
+        if like_one && (gave_up || lately && self.probed.insert(died.port)) {
+            return;
         }
+        self.cut += 1;
     }
 }
 
@@ -582,6 +588,7 @@ mod tests {
     fn a_probe_that_the_app_left_unanswered_is_nobody_cut_off() {
         let asks = |cookie: u64, since: u32| Connection {
             state: State::Other,
+            segments: 1,
             acknowledged: 1, // The app's end.
             ..waiting(cookie, since)
         };
@@ -615,12 +622,42 @@ mod tests {
         let left = Connection {
             state: State::FinWait1,
             acknowledged: 0,
-            ..waiting(1, 50)
+            ..asks(1, 50)
         };
         evidence.dies(&left, true);
         assert_eq!(evidence.cut(), 0);
         evidence.died(&asks(1, 60), true, evidence.began() + 7000 * MS);
         assert_eq!(evidence.cut(), 0, "once");
+    }
+
+    #[test]
+    fn probes_that_a_hung_app_let_run_out_are_nobody_cut_off() {
+        let cut = |probes: bool, state: State| {
+            let mut evidence = evidence();
+            let hung = |cookie: u64| Connection {
+                state,
+                segments: 1,
+                acknowledged: 0,
+                ..waiting(cookie, 3000)
+            };
+            look(&mut evidence, false, &[hung(1), hung(2), hung(3)]);
+            evidence.answered();
+            for cookie in 1..=3 {
+                let died = Connection {
+                    state: State::Other,
+                    ..hung(cookie)
+                };
+                evidence.died(&died, probes, evidence.began() + 7000 * MS);
+            }
+            evidence.cut()
+        };
+        assert_eq!(cut(true, State::CloseWait), 0);
+        assert_eq!(cut(true, State::Established), 3, "they wait still");
+        assert_eq!(
+            cut(false, State::CloseWait),
+            3,
+            "others may have more patience"
+        );
     }
 
     #[test]
