@@ -28,7 +28,7 @@ import traceback
 
 import image
 import report
-from cluster import Cluster, Skipped, command, helm_path, server_version
+from cluster import Cluster, Skipped, command, helm_path, needs, server_version
 from result import Result, table
 # The longest first, so that the others are played beside it.
 from scenarios import STORIES, hundred, endings, mishaps, restart, security, shapes  # noqa: F401, I001
@@ -91,22 +91,29 @@ def play_all(cluster, pool):
 
 def play_slow(cluster, pool, slow):
     """Those that want slow routes, which are put back even where the run is interrupted."""
-    def make_fast(*_):
-        command("E2E_FAST_ROUTES", "make routes fast again")
-
-    def make_slow(*_):
-        # Told apart from a cluster without the command before anything happens.
-        make_fast()
-        command("E2E_SLOW_ROUTES", "make routes slow")
-
+    slower, faster = ("E2E_SLOW_ROUTES", "make routes slow"), ("E2E_FAST_ROUTES", "make routes fast again")
     try:
-        made = play(cluster, "routes are made slow", make_slow)
+        needs(*slower)
+        needs(*faster)
+    except Skipped as why:
+        print(f"skipped: slow routes: {why}", flush=True)
+        yield from (Result(name, "skipped", str(why)) for name, _ in slow)
+        return
+    try:
+        made = play(cluster, "routes are made slow", lambda *_: command(*slower))
         yield made
         if made.state == "ok":
             yield from pool.map(lambda one: play(cluster, *one), slow)
     finally:
-        back = play(cluster, "routes are made fast again", make_fast)
+        back = play(cluster, "routes are made fast again", lambda *_: command(*faster))
     yield back
+
+
+def interrupted(*_):
+    """Once: what is cleaned up then is not interrupted again, nor are the commands that do it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main():
@@ -126,7 +133,10 @@ def main():
         sys.exit("e2e: there is no helm, which installs the chart; install it, or run tests/setup, which unpacks one")
     if not args.gracekeeper:
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupted)
+    # As a shell wants it for what it runs in the background.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupted)
     with tempfile.TemporaryDirectory() as folder:
         images = {name: image.load(name, path, folder)
                   for name, path in {"gracekeeper": args.gracekeeper, "shop": args.shop}.items()}
@@ -137,9 +147,12 @@ def main():
         results.extend(playing)
     except KeyboardInterrupt:
         print("e2e: interrupted; cleaning up", flush=True)
-        # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
-        playing.close()
-        cluster.clean_up()
+        try:
+            # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
+            playing.close()
+            cluster.clean_up()
+        except Exception:
+            traceback.print_exc()
         os._exit(130)
     results.extend(restart.compared(results))
     print(f"\n{table(results)}\n")

@@ -34,12 +34,17 @@ def wait_for(what, condition, seconds=120):
     raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
-def command(variable, purpose):
-    """Runs a command that the user gave, in a shell; skips the scenario where there is none."""
+def needs(variable, purpose):
+    """A command that the user gave; skips the scenario where there is none."""
     text = os.environ.get(variable)
     if not text:
         raise Skipped(f"{variable} is not set; it is the command to {purpose}")
-    subprocess.run(text, shell=True, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    return text
+
+
+def command(variable, purpose):
+    """Runs a command that the user gave, in a shell."""
+    subprocess.run(needs(variable, purpose), shell=True, check=True, stdout=subprocess.DEVNULL, timeout=120)
 
 
 class Cluster:

@@ -45,9 +45,10 @@ def load(name, binary, folder):
             tar.addfile(entry, io.BytesIO(content))
     environment = os.environ | {"IMAGE": image, "ARCHIVE": str(archive)}
     how = os.environ.get("E2E_LOAD", LOAD)
-    done = subprocess.run(how, shell=True, env=environment, timeout=300, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        sys.exit(f"e2e: {image} did not get to the nodes: exit code {done.returncode} of: {how}\n"
+    try:
+        subprocess.run(how, shell=True, env=environment, timeout=300, stdout=subprocess.DEVNULL, check=True)
+    except subprocess.SubprocessError as why:
+        sys.exit(f"e2e: {image} did not get to the nodes: {why}\n"
                  "Set E2E_LOAD to the command that loads $ARCHIVE, a file as docker save writes it, as $IMAGE.")
     return image
 
@@ -56,4 +57,5 @@ def architecture(binary):
     """What the binary runs on, as an image's configuration names it."""
     with binary.open("rb") as file:
         machine = int.from_bytes(file.read(20)[18:], "little")
-    return {62: "amd64", 183: "arm64"}[machine]
+    known = {62: "amd64", 183: "arm64"}
+    return known.get(machine) or sys.exit(f"e2e: {binary} is for the ELF machine {machine}; of these there are images: {known}")

@@ -81,15 +81,12 @@ class Outcome:
         """Those that were lost once they had a connection, whether the app had taken them or not."""
         return sum(not one["lost"].startswith("no connection") for one in self.lost)
 
-    def never_answered(self, pods):
-        """Of the requests that these pods' apps took, how many nobody has the answer to."""
-        missing = 0
-        for pod in pods:
-            said = pod.last_words("shop") or ""
-            taken = re.search(r"(\d+) requests taken", said)
-            assert taken, f"the app of {pod.name} has not told how many requests it took, but: {said}"
-            missing += int(taken[1]) - self.pods.get(pod.name, {}).get("answered", 0)
-        return missing
+    def never_answered(self, pod):
+        """Of the requests that this pod's app took, how many nobody has the answer to."""
+        said = pod.last_words("shop") or ""
+        taken = re.search(r"(\d+) requests taken", said)
+        assert taken, f"the app of {pod.name} has not told how many requests it took, but: {said}"
+        return int(taken[1]) - self.pods.get(pod.name, {}).get("answered", 0)
 
     def __str__(self):
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.losses.items(), key=lambda item: -item[1]))

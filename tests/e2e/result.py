@@ -31,10 +31,8 @@ class Result:
     @property
     def cut(self):
         """How many requests the sidecars say were cut off; None where there was none to say it."""
-        said = [words for pod in self.pods if (words := pod.last_words("gracekeeper"))]
-        if not said:
-            return None
-        return sum(int(found[1]) for words in said if (found := re.search(r"requests cut off: (\d+)", words)))
+        told = [cut_by(pod) for pod in self.pods if pod.last_words("gracekeeper")]
+        return sum(told) if told else None
 
     def told_exactly(self):
         """The sidecars told of each request that was cut off, and of no other.
@@ -43,9 +41,14 @@ class Result:
         connection as it was closed, and that no app took, a sidecar may tell, and none must.
         """
         outcome, = self.outcomes
-        taken, lost = outcome.never_answered(self.pods), outcome.lost_on_connections()
-        assert taken <= self.cut <= lost, \
-            f"told of {self.cut} requests cut off; the apps took {taken} that nobody has an answer to, and clients lost {lost}"
+        taken = 0
+        for pod in self.pods:
+            assert pod.last_words("gracekeeper"), f"the sidecar of {pod.name} has left no message"
+            here = outcome.never_answered(pod)
+            assert here <= cut_by(pod), f"{pod.name}: told of {cut_by(pod)} requests cut off, and its app took {here}"
+            taken += here
+        lost = outcome.lost_on_connections()
+        assert self.cut <= lost, f"told of {self.cut} requests cut off, and clients lost {lost}"
         if self.cut != lost:
             self.note = f"{lost - taken} of those lost reached no app"
 
@@ -74,6 +77,12 @@ class Result:
             self.verdicts(),
             ": ".join(word for word in (self.state, self.why or self.note) if word),
         ]
+
+
+def cut_by(pod):
+    """How many requests a pod's sidecar says were cut off."""
+    found = re.search(r"requests cut off: (\d+)", pod.last_words("gracekeeper"))
+    return int(found[1]) if found else 0
 
 
 COLUMNS = ["scenario", "requests", "failed", "cut, as told", "gone after, median / most", "verdicts", "result"]

@@ -3,7 +3,7 @@
 import time
 
 import shop
-from cluster import command, wait_for
+from cluster import command, needs, wait_for
 from load import Load
 from scenarios import scenario
 from scenarios.endings import open_shop
@@ -37,11 +37,11 @@ def liveness(cluster, result):
         wait_for("the Event Reopened", lambda: ns.events("Reopened"), 20)
 
 
-@scenario("readiness takes nearly all of its second: its probe is on the way when the app dies, and is nobody cut off")
+@scenario("readiness takes most of its second: its probe is on the way when the app dies, and is nobody cut off")
 def slow_probes(cluster, result):
     with cluster.namespace("slow-probes") as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-        spec["containers"][0]["readinessProbe"]["httpGet"]["path"] = "/livez?ms=900"
+        spec["containers"][0]["readinessProbe"]["httpGet"]["path"] = "/livez?ms=700"
         shop.opened(ns, shop.workload("Deployment", spec, 6))
         pods = ns.pods.there()
         # At other moments of a second each.
@@ -97,7 +97,7 @@ def no_api_server(cluster, result):
         load = Load(ns)
         pod = ns.pods.there()[0]
         # Told apart from a cluster without the commands before anything happens.
-        command("E2E_API_START", "start the API server again")
+        needs("E2E_API_START", "start the API server again")
         ns.kubectl("delete", "pod", pod.name, "--wait=false")
         time.sleep(1)
         command("E2E_API_STOP", "stop the API server")

@@ -121,7 +121,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     // Whether a Service that was just made leads anywhere yet is not what is asked here.
     let door = format!("http://{}/livez", load.to);
-    while crate::ask::once("GET", &door, &[]).await.is_err() {
+    while !matches!(
+        timeout(CONNECT, crate::ask::once("GET", &door, &[])).await,
+        Ok(Ok(_))
+    ) {
         sleep(Duration::from_millis(100)).await;
     }
 
