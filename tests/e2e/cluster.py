@@ -78,7 +78,8 @@ class Cluster:
             self.over = True
         for watch in self.watches:
             watch.stop()
-        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", "--timeout=300s")
+        # In a session of its own, where a terminal's Ctrl-C does not reach it.
+        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", "--timeout=300s", start_new_session=True)
 
 
 class Namespace:
@@ -171,8 +172,8 @@ def helm_template(chart, values):
     return json.loads(next(line for line in text.splitlines() if line.startswith("{")))
 
 
-def kubectl(*words, stdin=None, check=True, timeout=330):
-    done = subprocess.run(["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout)
+def kubectl(*words, stdin=None, check=True, timeout=330, **more):
+    done = subprocess.run(["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout, **more)
     if done.returncode and check:
         raise AssertionError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
     return "" if done.returncode else done.stdout
