@@ -23,6 +23,11 @@ pub use reads::pause;
 /// The shortest time between two lines about a drain that goes on.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// How long a sidecar that is told to stop when the time is up stays to see its app killed, and whom that cuts off. The
+/// kubelet gives every container two seconds of its own (`minimumGracePeriodInSeconds` in
+/// pkg/kubelet/kuberuntime/kuberuntime_container.go).
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
 /// The least time between two reads while serving, where the sidecar has to see its app end.
 const EXIT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -842,6 +847,7 @@ impl Owner {
     /// Stays drained: for good where the pod is going, else until somebody undoes it or a new drain is due.
     async fn drained(&mut self, drain: Drain, verdict: Arc<Verdict>) -> Next {
         let mut reads = self.signalled.then(|| self.reads());
+        let mut enough = drain.deadline;
         loop {
             tokio::select! {
                 biased;
@@ -856,6 +862,7 @@ impl Owner {
                         answer(caller.join(), verdict.clone());
                         if self.signalled && reads.is_none() {
                             reads = Some(self.reads());
+                            enough = enough.max(Instant::now() + LAST_LOOK);
                         }
                     }
                     Some(Command::Undo { reply }) if self.going() => answer(reply, Err(Refusal::Going)),
@@ -881,7 +888,7 @@ impl Owner {
                         reads.again((self.count)(read.source), &read, self.policy.poll_interval, None);
                     }
                 }
-                () = sleep_until(drain.deadline), if self.signalled => {
+                () = sleep_until(enough), if self.signalled => {
                     info!("the time is up, and the sidecar ends");
                     return Next::End;
                 }

@@ -706,6 +706,30 @@ async fn a_sidecar_told_to_stop_ends_with_its_budget_at_the_latest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sidecar_told_to_stop_when_the_time_is_up_stays_for_a_last_look() {
+    for gone_after in [Some(0.2), None] {
+        let lab = Lab::new(BUSY);
+        lab.drain(Trigger::SelfHook).await;
+        // The app goes on for as long as it is granted, and is killed.
+        sleep(5 * SECOND).await;
+        let told = Instant::now();
+        drop(lab.handle.drain(Trigger::Signal).await);
+        if let Some(after) = gone_after {
+            sleep(seconds(after)).await;
+            assert!(
+                !lab.owner.is_finished(),
+                "whom that cuts off is not known yet"
+            );
+            lab.show(0, Reading::Gone);
+        }
+        lab.owner.await.unwrap();
+        let took = told.elapsed();
+        assert!(took <= LAST_LOOK, "{took:?}");
+        assert_eq!(took < LAST_LOOK, gone_after.is_some(), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_fails_now_or_later_or_never() {
     for (readiness, at_once, later) in [
         (Readiness::Now, false, false),
