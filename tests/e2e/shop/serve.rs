@@ -280,6 +280,7 @@ async fn talk(shop: Arc<Shop>, upgrade: OnUpgrade) {
     let Ok(upgraded) = upgrade.await else { return };
     let io = TokioIo::new(upgraded);
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+    let mut leaving = None;
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
@@ -289,18 +290,22 @@ async fn talk(shop: Arc<Shop>, upgrade: OnUpgrade) {
         let Message::Text(wish) = message else {
             continue;
         };
-        let _customer = Customer::enters(&shop);
+        let customer = Customer::enters(&shop);
         sleep(Duration::from_millis(wish.parse().unwrap_or_default())).await;
         if socket.send(Message::text("done")).await.is_err() {
             return;
         }
         if *shop.door.borrow() >= Door::Closing {
+            // Whoever has been served and has not left yet is still there.
+            leaving = Some(customer);
             break;
         }
     }
     let _ = socket.close(None).await;
     // What comes until the other side has said goodbye as well was on its way.
     while let Some(Ok(_)) = socket.next().await {}
+    drop(socket);
+    drop(leaving);
 }
 
 /// How long the answer is to take.
