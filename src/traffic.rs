@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::{Sight, pause};
-use crate::inflight::sockets::{Deaths, Died, Error, Table};
+use crate::inflight::sockets::{Deaths, Died, Error, Order, State, Table};
 use evidence::Evidence;
 
 /// The longest that one look may take.
@@ -106,8 +106,11 @@ enum Ask {
     },
     /// The hooks are being answered: from now on whoever waits is cut off. By `killed` the app is dead.
     Answered { killed: Instant },
-    /// Say what was seen, as of now.
-    Sum { reply: oneshot::Sender<Seen> },
+    /// Say what was seen, as of now; or, for the last time, once nobody waits any more.
+    Sum {
+        last: bool,
+        reply: oneshot::Sender<Seen>,
+    },
     /// The pod serves again.
     Rest,
 }
@@ -141,10 +144,11 @@ impl Traffic {
         let _ = self.asks.send(Ask::Rest);
     }
 
-    /// What has been seen, what happened a moment ago included.
-    pub async fn sum(&self) -> Seen {
+    /// What has been seen, what happened a moment ago included. `last` where the sidecar ends with its app: the kernel
+    /// may still be closing what the app has left, and is given the time for it.
+    pub async fn sum(&self, last: bool) -> Seen {
         let (reply, answer) = oneshot::channel();
-        let _ = self.asks.send(Ask::Sum { reply });
+        let _ = self.asks.send(Ask::Sum { last, reply });
         answer.await.unwrap_or_else(|_| self.seen())
     }
 }
@@ -240,9 +244,9 @@ impl Watcher {
                         watch.look_after(self.settings.poll_interval);
                     }
                 }
-                Ask::Sum { reply } => {
+                Ask::Sum { last, reply } => {
                     if let Some(watch) = &mut watch {
-                        self.sum(watch).await;
+                        self.sum(watch, last).await;
                     }
                     self.show(watch.as_ref());
                     let _ = reply.send(*self.seen.borrow());
@@ -332,10 +336,11 @@ impl Watcher {
 
     /// Takes in what has happened until now: who died, and who is dying. Whoever is in the table no more has died, and
     /// the notice of it may still be on its way.
-    async fn sum(&self, watch: &mut Watch) {
+    async fn sum(&self, watch: &mut Watch, last: bool) {
         let enough = Instant::now() + NOTICE_LAG;
         loop {
             let mut there = HashSet::new();
+            let mut waits = false;
             let evidence = &mut watch.evidence;
             let each = self.table.each(|seen| {
                 // Only the notice says how it ended.
@@ -344,12 +349,15 @@ impl Watcher {
                 }
                 there.insert(seen.cookie);
                 if !(self.ours)(seen.peer) {
+                    waits |= seen.state == State::Established && seen.order() == Order::Asked;
                     evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()));
                 }
             });
             let looked = timeout(NOTICE_LAG, each).await;
             watch.take_deaths(&self.ours, &self.kubelet);
-            let complete = matches!(looked, Ok(Ok(_))) && watch.evidence.accounts_for_all(&there);
+            let complete = matches!(looked, Ok(Ok(_)))
+                && watch.evidence.accounts_for_all(&there)
+                && !(last && waits);
             if complete || Instant::now() >= enough {
                 return;
             }
@@ -509,8 +517,30 @@ mod tests {
         traffic.answered(Instant::now() + 150 * QUIET);
         let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
         sleep(QUIET).await;
-        assert_eq!(traffic.sum().await.cut, 3);
+        assert_eq!(traffic.sum(false).await.cut, 3);
         drop(clients);
-        assert_eq!(traffic.sum().await.cut, 3, "each once");
+        assert_eq!(traffic.sum(true).await.cut, 3, "each once");
+    }
+
+    #[tokio::test]
+    async fn the_last_sum_waits_for_what_the_kernel_is_closing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut app, _) = listener.accept().unwrap();
+        client.write_all(b"request").unwrap();
+        assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        let began = Instant::now();
+        assert_eq!(traffic.clone().look(began, None).await.unwrap().waiting, 1);
+        traffic.answered(Instant::now() + 150 * QUIET);
+        assert_eq!(traffic.sum(false).await.cut, 0, "it is not over yet");
+        let sum = tokio::spawn({
+            let traffic = traffic.clone();
+            async move { traffic.sum(true).await }
+        });
+        // The sum has begun, and the app goes.
+        tokio::task::yield_now().await;
+        drop(app);
+        assert_eq!(sum.await.unwrap().cut, 1);
     }
 }

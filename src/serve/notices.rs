@@ -123,7 +123,7 @@ impl Notices {
                     last = Some(verdict);
                 }
                 Event::Serving => {
-                    let cut = self.sum(last.take(), traffic.as_ref()).await;
+                    let cut = self.sum(last.take(), traffic.as_ref(), false).await;
                     if let Some(traffic) = &traffic {
                         traffic.rest();
                     }
@@ -134,7 +134,7 @@ impl Notices {
             }
             while notifying.try_join_next().is_some() {}
         }
-        let cut = self.sum(last, traffic.as_ref()).await;
+        let cut = self.sum(last, traffic.as_ref(), true).await;
         let _ = advise.send(Told::Over {
             cut,
             serving: false,
@@ -152,12 +152,17 @@ impl Notices {
         }
     }
 
-    /// Says how many requests have been cut off since a drain, if any were.
-    async fn sum(&self, drained: Option<Arc<Verdict>>, traffic: Option<&Traffic>) -> u64 {
+    /// Says how many requests have been cut off since a drain, if any were; `ends` where the sidecar does.
+    async fn sum(
+        &self,
+        drained: Option<Arc<Verdict>>,
+        traffic: Option<&Traffic>,
+        ends: bool,
+    ) -> u64 {
         let (Some(verdict), Some(traffic)) = (drained, traffic) else {
             return 0;
         };
-        let cut = traffic.sum().await.cut;
+        let cut = traffic.sum(ends).await.cut;
         if cut > 0 {
             warn!(
                 cut,
