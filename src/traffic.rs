@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::{Sight, pause};
-use crate::inflight::sockets::{Deaths, Died, Error, Order, State, Table};
+use crate::inflight::sockets::{Deaths, Died, Error, Table};
 use evidence::Evidence;
 
 /// The longest that one look may take.
@@ -349,7 +349,7 @@ impl Watcher {
                 }
                 there.insert(seen.cookie);
                 if !(self.ours)(seen.peer) {
-                    waits |= seen.state == State::Established && seen.order() == Order::Asked;
+                    waits |= !seen.state.app_closed() && seen.waits(self.settings.max_quiet);
                     evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()));
                 }
             });

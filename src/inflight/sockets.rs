@@ -76,7 +76,7 @@ impl State {
     }
 
     /// The app may have closed its half, which the kernel counts as a byte sent.
-    fn app_closed(self) -> bool {
+    pub fn app_closed(self) -> bool {
         !matches!(self, State::Established | State::CloseWait)
     }
 

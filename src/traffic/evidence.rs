@@ -152,7 +152,7 @@ impl Evidence {
     /// A connection that this look sees; `probe` where it is the kubelet's.
     pub fn lives(&mut self, seen: &Connection, probe: bool, now: Instant) {
         let glance = Glance::new(seen);
-        let open = matches!(seen.state, State::Established | State::CloseWait);
+        let open = !seen.state.app_closed();
         if let Some(known) = self.known.get_mut(&seen.cookie) {
             if open {
                 *known = Glance {
@@ -225,8 +225,7 @@ impl Evidence {
     /// A connection that the last look sees: one that the app has left will die as it is. `probe` where it is the
     /// kubelet's.
     pub fn dies(&mut self, seen: &Connection, probe: bool) {
-        let left = !matches!(seen.state, State::Established | State::CloseWait);
-        if left && self.counted.insert(seen.cookie) {
+        if seen.state.app_closed() && self.counted.insert(seen.cookie) {
             let last = self.known.get(&seen.cookie).copied();
             self.cuts(seen, last, probe);
         }
