@@ -8,15 +8,20 @@ mod netlink;
 mod procfs;
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use netlink::{Deaths, Died};
 
 /// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
 pub const INTERIM: u64 = 25;
+
+/// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
+/// acknowledges by 40 to 200 ms, for the reply to go with it.
+const REPLY_KNOWN: u32 = 500;
 
 /// A connection's state, as the kernel numbers them (`include/net/tcp_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +129,8 @@ pub struct Connection {
     pub last_sent: u32,
     /// How long ago the client acknowledged something.
     pub last_acknowledgement: u32,
+    /// Whether the app has replied to what came last; none where nobody asked, or the kernel cannot say.
+    pub replied: Option<bool>,
 }
 
 impl Connection {
@@ -161,8 +168,9 @@ impl Connection {
     /// Which came last, a request or an answer.
     ///
     /// Both times are of the kernel's ticks, 1 to 4 ms apart, so a request and the answer just before or after it can
-    /// bear the same one. An acknowledgement later than both was the client's, of the answer; and where there has only
-    /// been one piece to answer, the answer came after it.
+    /// bear the same one. Then the kernel may know that the app has not [replied](Connection::replied). Else an
+    /// acknowledgement later than both was the client's, of the answer; and where there has only been one piece to
+    /// answer, the answer came after it.
     pub fn order(&self) -> Order {
         if self.brought() == 0 {
             return Order::Answered;
@@ -176,6 +184,7 @@ impl Connection {
         match self.last_received.cmp(&self.last_sent) {
             Ordering::Less => Order::Asked,
             Ordering::Greater => Order::Answered,
+            Ordering::Equal if self.replied == Some(false) => Order::Asked,
             Ordering::Equal => {
                 let acknowledged = self.last_acknowledgement < self.last_received;
                 let only_one = self.segments == 1 && self.answered() > INTERIM;
@@ -233,10 +242,15 @@ pub enum Rule {
     },
 }
 
+/// What the kernel had said of a connection's bytes when so many had come: whether the app replied.
+type Replies = HashMap<u64, (u64, Option<bool>)>;
+
 /// Reads the connections of some ports.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Table {
     ports: BTreeSet<u16>,
+    /// Of those that are tied.
+    replies: Mutex<Replies>,
 }
 
 impl Table {
@@ -244,6 +258,7 @@ impl Table {
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         Self {
             ports: ports.into_iter().collect(),
+            replies: Mutex::default(),
         }
     }
 
@@ -258,12 +273,45 @@ impl Table {
     /// When the kernel cannot be asked, or does not answer.
     pub async fn each(&self, mut each: impl FnMut(Connection)) -> Result<bool, Error> {
         let mut listens = false;
+        let mut tied = Vec::new();
         netlink::dump(&self.ports, |connection| match connection.state {
             State::Listen => listens = true,
+            _ if connection.brought() > 0
+                && connection.is_tied()
+                && connection.last_received >= REPLY_KNOWN =>
+            {
+                tied.push(connection);
+            }
             _ => each(connection),
         })
         .await?;
+        self.ask_for_replies(&mut tied);
+        tied.into_iter().for_each(each);
         Ok(listens)
+    }
+
+    /// Fills in whether the app has replied. The kernel is asked once for what has come on a connection so far: its other
+    /// table is slower to read.
+    fn ask_for_replies(&self, tied: &mut [Connection]) {
+        let mut known = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+        let news =
+            |of: &Connection| (known.get(&of.cookie)).is_none_or(|(at, _)| *at != of.received);
+        let said = if tied.iter().any(news) && procfs::tells_replies() {
+            // As good as nobody asked.
+            procfs::replies(&self.ports).unwrap_or_default()
+        } else {
+            HashMap::new()
+        };
+        let mut kept = Replies::with_capacity(tied.len());
+        for each in tied {
+            let replied = match known.get(&each.cookie) {
+                Some(&(at, replied)) if at == each.received => replied,
+                _ => said.get(&(each.port, each.peer)).copied(),
+            };
+            each.replied = replied;
+            kept.insert(each.cookie, (each.received, replied));
+        }
+        *known = kept;
     }
 
     /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, connections can
@@ -291,9 +339,9 @@ impl Table {
             .await;
         match (read, rule) {
             (Ok(listens), _) => Ok((count, listens)),
-            (Err(Error::Refused(_)), Rule::Open) => procfs::count(&self.ports, ours)
-                .await
-                .map_err(Error::Refused),
+            (Err(Error::Refused(_)), Rule::Open) => {
+                procfs::count(&self.ports, ours).map_err(Error::Refused)
+            }
             (Err(e), _) => Err(e),
         }
     }

@@ -358,6 +358,7 @@ mod tests {
             last_received: 5000,
             last_sent: 4000,
             last_acknowledgement: 3990,
+            replied: None,
         }
     }
 

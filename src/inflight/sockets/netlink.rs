@@ -289,6 +289,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         acknowledged: long(120),
         received: long(128),
         segments: word(152),
+        replied: None,
     })
 }
 

@@ -1,8 +1,11 @@
-//! The table as `/proc/net/tcp` and `tcp6` show it, for where netlink is refused: who is connected, and nothing more.
+//! The table as `/proc/net/tcp` and `tcp6` show it (man 5 proc_net): who is connected, for where netlink is refused, and
+//! the one thing that netlink does not tell, whether the app has replied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::LazyLock;
 
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
@@ -13,11 +16,64 @@ const LISTEN: &str = "0A";
 ///
 /// # Errors
 /// When neither table can be read.
-pub async fn count(
-    ports: &BTreeSet<u16>,
-    ours: impl Fn(SocketAddr) -> bool,
-) -> io::Result<(u64, bool)> {
-    let (mut count, mut listens, mut read) = (0, false, Err(io::ErrorKind::NotFound.into()));
+pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Result<(u64, bool)> {
+    let (mut count, mut listens) = (0, false);
+    read(|line| {
+        if let Some((port, peer, state)) = entry(line)
+            && ports.contains(&port)
+        {
+            listens |= state == LISTEN;
+            count += u64::from(state == ESTABLISHED && !ours(peer));
+        }
+    })?;
+    Ok((count, listens))
+}
+
+/// Of the connections of these local ports, by port and peer: whether the app has replied to what came last, if that has
+/// had half a second.
+///
+/// The kernel calls a connection interactive (`icsk_ack.pingpong`) from a reply that followed close upon what had come,
+/// until something has come that it had to acknowledge by itself, since no reply did so within its delay.
+///
+/// # Errors
+/// When neither table can be read.
+pub fn replies(ports: &BTreeSet<u16>) -> io::Result<HashMap<(u16, SocketAddr), bool>> {
+    let mut replies = HashMap::new();
+    read(|line| {
+        if let Some((port, peer, _)) = entry(line)
+            && ports.contains(&port)
+            && let Some(interactive) = interactive(line)
+        {
+            replies.insert((port, peer), interactive);
+        }
+    })?;
+    Ok(replies)
+}
+
+/// Whether one quick reply makes a connection interactive for this kernel: since 5.19, and later if it was not told
+/// otherwise. Between that and 5.1 it took three, unless that was mended as well, which does not show.
+pub fn tells_replies() -> bool {
+    static TELLS: LazyLock<bool> = LazyLock::new(|| {
+        let said = |path: &str| std::fs::read_to_string(Path::new("/proc/sys").join(path));
+        match said("net/ipv4/tcp_pingpong_thresh") {
+            Ok(threshold) => threshold.trim() == "1",
+            Err(_) => said("kernel/osrelease").is_ok_and(|release| is_since_5_19(&release)),
+        }
+    });
+    *TELLS
+}
+
+fn is_since_5_19(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 19),
+        _ => false,
+    }
+}
+
+/// Reads both tables, line by line.
+fn read(mut each: impl FnMut(&str)) -> io::Result<()> {
+    let mut read = Err(io::ErrorKind::NotFound.into());
     for table in TABLES {
         // Without IPv6 there is no second one.
         let file = match std::fs::File::open(table) {
@@ -28,19 +84,18 @@ pub async fn count(
             }
         };
         for line in BufReader::new(file).lines() {
-            let line = line?;
-            let Some((port, peer, state)) = entry(&line) else {
-                continue;
-            };
-            if ports.contains(&port) {
-                listens |= state == LISTEN;
-                count += u64::from(state == ESTABLISHED && !ours(peer));
-            }
+            each(&line?);
         }
         read = Ok(());
-        tokio::task::yield_now().await;
     }
-    read.map(|()| (count, listens))
+    read
+}
+
+/// The last bit of what a line says of quick acknowledgements. Sockets that listen or die have no such word.
+fn interactive(line: &str) -> Option<bool> {
+    let word = line.split_ascii_whitespace().nth(14)?;
+    let quick: u32 = word.parse().ok()?;
+    Some(quick & 1 == 1)
 }
 
 /// A line's local port, peer and state; nothing for the heading.
@@ -93,8 +148,16 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn connections_are_counted_and_ours_are_not() {
+    #[test]
+    fn kernels_since_5_19_tell_replies() {
+        for (release, since) in [("5.19.0-1-cloud", true), ("6.1.0", true), ("6-rc1", false)] {
+            assert_eq!(is_since_5_19(release), since, "{release}");
+        }
+        assert!(!is_since_5_19("5.15.0-1051-aws") && !is_since_5_19("4.19.0"));
+    }
+
+    #[test]
+    fn connections_are_counted_and_ours_are_not() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let clients: Vec<_> = (0..3)
@@ -102,7 +165,7 @@ mod tests {
             .collect();
         let own = clients[0].local_addr().unwrap();
         let ports = BTreeSet::from([port]);
-        assert_eq!(count(&ports, |_| false).await.unwrap(), (3, true));
-        assert_eq!(count(&ports, |peer| peer == own).await.unwrap(), (2, true));
+        assert_eq!(count(&ports, |_| false).unwrap(), (3, true));
+        assert_eq!(count(&ports, |peer| peer == own).unwrap(), (2, true));
     }
 }

@@ -197,6 +197,37 @@ async fn a_death_tells_whether_somebody_waited() {
     }
 }
 
+#[tokio::test]
+async fn a_request_of_the_tick_of_the_answer_before_it_waits_for_as_long_as_it_takes() {
+    if !procfs::tells_replies() {
+        return; // Then it is taken to wait for max-quiet.
+    }
+    for asks_again in [false, true] {
+        // A tick may be over between the two.
+        let connection = loop {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let table = Table::new([listener.local_addr().unwrap().port()]);
+            let (mut client, mut app) = pair(&listener);
+            for turn in 0..3 {
+                client.write_all(b"request").unwrap();
+                assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+                if turn == 2 && asks_again {
+                    break;
+                }
+                app.write_all(b"answer to the request").unwrap();
+                assert_eq!(client.read(&mut [0; 100]).unwrap(), 21);
+            }
+            let long = 2 * MAX_QUIET.as_millis() as u32;
+            let connection = once(&table, |c| c.last_received > long).await;
+            if connection.is_tied() {
+                break connection;
+            }
+        };
+        assert_eq!(connection.replied, Some(!asks_again));
+        assert_eq!(connection.waits(MAX_QUIET), asks_again, "{connection:?}");
+    }
+}
+
 /// An idle connection that has been answered.
 fn answered() -> Connection {
     Connection {
@@ -212,6 +243,7 @@ fn answered() -> Connection {
         last_received: 5000,
         last_sent: 4000,
         last_acknowledgement: 3990,
+        replied: None,
     }
 }
 
@@ -232,6 +264,11 @@ fn a_request_and_an_answer_of_one_tick_are_told_apart_by_the_acknowledgement() {
         "nobody knows which came first"
     );
     assert!(!tie(1000, 1000).waits(MAX_QUIET), "but not for ever");
+    let unreplied = Connection {
+        replied: Some(false),
+        ..tie(1000, 1000)
+    };
+    assert!(unreplied.waits(MAX_QUIET), "the kernel knows");
     let first = Connection {
         segments: 1,
         ..tie(900, 900)
