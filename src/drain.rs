@@ -364,8 +364,19 @@ pub struct Sight {
     pub waiting: u64,
     /// Those, and the ones that moved bytes a moment ago.
     pub active: u64,
+    /// Connections that the app holds, idle ones too.
+    pub open: u64,
+    /// Something listens on one of the ports.
+    pub listens: bool,
     /// Of the requests in flight when routes changed, those that have not been seen to end. None before that.
     pub held: Option<u64>,
+}
+
+impl Sight {
+    /// Nobody is left who could answer.
+    pub fn is_deserted(&self) -> bool {
+        !self.listens && self.open == 0
+    }
 }
 
 /// How a drain went.
@@ -737,6 +748,9 @@ impl Owner {
                             let since = Instant::now();
                             stopping = Some(since);
                             self.tell(Event::Stopping(drain));
+                            // A drain by hand need not have kept anybody away, nor asked Services of a pod that goes.
+                            leaving = self.leave.as_ref().map(|leave| leave());
+                            facts.left = leaving.is_none().then_some(since);
                             self.bound(&mut drain, since, self.policy.grace_period);
                             facts.deadline = drain.deadline;
                         }
@@ -765,7 +779,7 @@ impl Owner {
                 },
                 known = ended(&mut leaving) => {
                     leaving = None;
-                    facts.left = Some(if known { Instant::now() } else { began });
+                    facts.left = Some(if known { Instant::now() } else { stopping.unwrap_or(began) });
                 }
                 read = reads.next() => {
                     let open_until = facts.open_until(&self.policy);
@@ -880,7 +894,7 @@ impl Owner {
                     }
                 },
                 read = next_of(&mut reads) => {
-                    if read.seen == Reading::Gone {
+                    if read.seen == Reading::Gone && self.is_deserted(drain).await {
                         info!("the app is gone, and the sidecar follows");
                         return Next::End;
                     }
@@ -934,6 +948,17 @@ impl Owner {
                     reads.again((self.count)(read.source), &read, self.policy.poll_interval, None);
                 }
             }
+        }
+    }
+
+    /// Whether nobody is left at the app's ports, as far as anybody sees: an app that ends what it has begun listens no
+    /// more.
+    async fn is_deserted(&self, drain: Drain) -> bool {
+        match &self.look {
+            Some(look) => look(drain.began, None)
+                .await
+                .is_none_or(|sight| sight.is_deserted()),
+            None => true,
         }
     }
 

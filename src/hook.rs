@@ -14,7 +14,7 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::drain::{Policy, Trigger, Verdict};
 use crate::fetch::{self, Client, Url};
@@ -26,6 +26,9 @@ use crate::traffic::Kubelet;
 
 /// How soon a sidecar that lives answers.
 const ALIVE: Duration = Duration::from_secs(1);
+
+/// How often in a row it must not have answered to be taken for dead.
+const MISSES: u32 = 3;
 
 /// More than a verdict ever is.
 const LONGEST: usize = 64 * 1024;
@@ -53,7 +56,7 @@ async fn wait(mut settings: serve::Settings) -> anyhow::Result<String> {
     let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
     let token = settings.http.token.as_ref();
     let kubelet = Kubelet::default();
-    let why = match ask(sidecar, token, settings.drain.grace_period, &kubelet).await {
+    let why = match ask(sidecar, token, &kubelet).await {
         Ok(verdict) => return Ok(verdict),
         Err(why) => why,
     };
@@ -89,7 +92,6 @@ pub fn tell(line: &str) {
 async fn ask(
     sidecar: SocketAddr,
     token: Option<&Token>,
-    limit: Duration,
     kubelet: &Kubelet,
 ) -> Result<String, String> {
     let Ok(status) = timeout(ALIVE, get(sidecar, "/status", None)).await else {
@@ -99,9 +101,27 @@ async fn ask(
     for address in report::kubelet_of(&status?).unwrap_or_default() {
         kubelet.called_from(address);
     }
-    let answer = timeout(limit, get(sidecar, "/prestop/app", token)).await;
-    let body = answer.map_err(|_| "its verdict did not come in time".to_owned())??;
+    let body = tokio::select! {
+        answer = get(sidecar, "/prestop/app", token) => answer?,
+        why = dies(sidecar) => return Err(why),
+    };
     report::line_of(&body).ok_or_else(|| "what it said is no verdict".to_owned())
+}
+
+/// Why nothing more will come from a sidecar, once nothing does. It knows how long its pod has, which may be longer than
+/// anybody told us, and so its verdict has no time limit here.
+async fn dies(sidecar: SocketAddr) -> String {
+    let mut missed = 0;
+    loop {
+        sleep(ALIVE).await;
+        match timeout(ALIVE, get(sidecar, "/status", None)).await {
+            Ok(Ok(_)) => missed = 0,
+            _ => missed += 1,
+        }
+        if missed == MISSES {
+            return format!("{sidecar} has stopped answering");
+        }
+    }
 }
 
 /// The body of one answer, if that is a success.

@@ -104,8 +104,9 @@ enum Ask {
         settled: Option<Instant>,
         reply: oneshot::Sender<Option<Sight>>,
     },
-    /// The hooks are being answered: from now on whoever waits is cut off. By `killed` the app is dead.
-    Answered { killed: Instant },
+    /// The hooks are being answered: from now on whoever waits is cut off. By `killed` the app is dead; it is already
+    /// where it is `gone`.
+    Answered { killed: Instant, gone: bool },
     /// Say what was seen, as of now; or, for the last time, once nobody waits any more.
     Sum {
         last: bool,
@@ -134,9 +135,9 @@ impl Traffic {
     }
 
     /// The hooks are being answered: from now on, whoever waits for the app is cut off when it dies, which it has by
-    /// `killed`.
-    pub fn answered(&self, killed: Instant) {
-        let _ = self.asks.send(Ask::Answered { killed });
+    /// `killed`. Where it is `gone`, whoever waited when it went was.
+    pub fn answered(&self, killed: Instant, gone: bool) {
+        let _ = self.asks.send(Ask::Answered { killed, gone });
     }
 
     /// The pod serves again, and nothing is watched.
@@ -227,6 +228,11 @@ impl Watcher {
                         .as_ref()
                         .is_none_or(|watch| watch.evidence.began() != began)
                     {
+                        // What the drain before cut off is not forgotten over this one.
+                        if let Some(watch) = &mut watch {
+                            self.sum(watch, false).await;
+                        }
+                        self.show(watch.as_ref());
                         watch = self.begin(began).await;
                     }
                     let sight = match &mut watch {
@@ -236,10 +242,10 @@ impl Watcher {
                     self.show(watch.as_ref());
                     let _ = reply.send(sight);
                 }
-                Ask::Answered { killed } => {
+                Ask::Answered { killed, gone } => {
                     if let Some(watch) = &mut watch {
                         watch.take_deaths(&self.ours, &self.kubelet);
-                        watch.evidence.answered();
+                        watch.evidence.answered(gone);
                         watch.killed = Some(killed);
                         watch.look_after(self.settings.poll_interval);
                     }
@@ -325,7 +331,7 @@ impl Watcher {
             }
         });
         match timeout(LOOK_LIMIT, each).await {
-            Ok(Ok(_)) => Some(evidence.sight()),
+            Ok(Ok(listens)) => Some(evidence.sight(listens)),
             Ok(Err(e)) => {
                 debug!("no look at the traffic: {e}");
                 None
@@ -355,10 +361,15 @@ impl Watcher {
             });
             let looked = timeout(NOTICE_LAG, each).await;
             watch.take_deaths(&self.ours, &self.kubelet);
-            let complete = matches!(looked, Ok(Ok(_)))
-                && watch.evidence.accounts_for_all(&there)
-                && !(last && waits);
-            if complete || Instant::now() >= enough {
+            let looked = matches!(looked, Ok(Ok(_)));
+            let complete = watch.evidence.accounts_for_all(&there) && !(last && waits);
+            if looked && complete {
+                return;
+            }
+            if Instant::now() >= enough {
+                if looked {
+                    watch.evidence.vanished(&there);
+                }
                 return;
             }
             sleep(NOTICE_PAUSE).await;
@@ -514,7 +525,7 @@ mod tests {
         }
         let began = Instant::now();
         assert_eq!(traffic.clone().look(began, None).await.unwrap().waiting, 3);
-        traffic.answered(Instant::now() + 150 * QUIET);
+        traffic.answered(Instant::now() + 150 * QUIET, false);
         let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
         sleep(QUIET).await;
         assert_eq!(traffic.sum(false).await.cut, 3);
@@ -532,7 +543,7 @@ mod tests {
         assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
         let began = Instant::now();
         assert_eq!(traffic.clone().look(began, None).await.unwrap().waiting, 1);
-        traffic.answered(Instant::now() + 150 * QUIET);
+        traffic.answered(Instant::now() + 150 * QUIET, false);
         assert_eq!(traffic.sum(false).await.cut, 0, "it is not over yet");
         let sum = tokio::spawn({
             let traffic = traffic.clone();

@@ -109,14 +109,25 @@ fn probes(container: &Container) -> impl Iterator<Item = &Probe> {
         .flatten()
 }
 
+/// A week at most, as the flag has it: what is beyond may be more than a clock can count.
 fn seconds(n: i64) -> Duration {
-    Duration::from_secs(n.try_into().unwrap_or_default())
+    Duration::from_secs(n.clamp(0, 7 * 24 * 3600).unsigned_abs())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn no_number_of_seconds_is_more_than_a_clock_can_count() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(
+            (seconds(30), seconds(-1)),
+            (Duration::from_secs(30), Duration::ZERO)
+        );
+        assert_eq!(seconds(i64::MAX), week);
+    }
 
     fn own(pod: serde_json::Value) -> OwnPod {
         let whole = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {}});

@@ -41,6 +41,8 @@ pub struct Seen {
     settled: Option<Instant>,
     /// Since when there has been nothing but clients that keep their connections.
     only_persistent: Option<Instant>,
+    /// Since when no look has seen anything.
+    failing: Option<Instant>,
 }
 
 impl Facts {
@@ -52,10 +54,25 @@ impl Facts {
             .try_fold(0.0, |most: f64, count| Some(most.max(count?)))
     }
 
-    /// Takes in a look at the traffic that began then. One that saw nothing leaves nothing to go by.
+    /// Takes in a look at the traffic that began then. One that saw nothing proves nothing; if they go on to, or the first
+    /// did, there is nothing to go by.
     pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<Sight>) {
         let Some(sight) = sight else {
-            self.traffic = Traffic::Unwatched;
+            self.traffic = match self.traffic {
+                Traffic::Seen(seen) => {
+                    let since = seen.failing.unwrap_or(looked);
+                    let failing = Some(since).filter(|&since| looked < since + policy.max_quiet);
+                    failing.map_or(Traffic::Unwatched, |since| {
+                        Traffic::Seen(Seen {
+                            settled: None,
+                            only_persistent: None,
+                            failing: Some(since),
+                            ..seen
+                        })
+                    })
+                }
+                _ => Traffic::Unwatched,
+            };
             return;
         };
         let settles = self.settles_at(policy, &sight);
@@ -76,6 +93,7 @@ impl Facts {
             looked,
             settled,
             only_persistent: only_persistent.then(|| before.unwrap_or(looked)),
+            failing: None,
         });
     }
 
@@ -149,7 +167,7 @@ pub enum Decision {
 /// Decides. The rules, in this order:
 ///
 /// 1. The deadline ends every drain.
-/// 2. Where nothing listens any more and no connection is waited on, nothing can be waited for. It takes the quiet
+/// 2. Where nothing listens any more and the app holds no connection, nothing can be waited for. It takes the quiet
 ///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
 /// 3. Before min-wait is over, routes still lead here; and so they do where traffic is watched, until nothing has arrived
 ///    for the silence that it asks for. Where Services are asked, min-wait begins when they send nobody any more.
@@ -187,7 +205,7 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
         Traffic::Awaited => return wait(None),
         Traffic::Seen(seen) => Some(seen),
     };
-    let deserted = seen.is_none_or(|seen| seen.sight.waiting == 0);
+    let deserted = seen.is_none_or(|seen| seen.failing.is_none() && seen.sight.is_deserted());
     let gone = |track: &Track| track.is_gone_for(policy.quiet_period);
     let all_gone = !facts.sources.is_empty() && facts.sources.iter().all(gone);
     let any_gone = facts.sources.iter().any(|track| track.gone.is_some());

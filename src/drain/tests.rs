@@ -1085,15 +1085,61 @@ async fn requests_that_share_a_connection_are_waited_for_until_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn an_app_that_no_longer_listens_but_still_answers_is_not_gone() {
+    // A stream, on which nobody waits between two events.
     let road = Road::with(policy(), Reading::Gone);
-    road.change(|sight| sight.waiting = 1);
+    road.change(|sight| sight.open = 1);
     let verdict = road.lab.handle.drain(Trigger::SelfHook).await;
     sleep(12 * SECOND).await;
     assert_eq!(road.lab.phase(), Phase::Draining);
-    road.change(|sight| sight.waiting = 0);
+    road.change(|sight| sight.open = 0);
     let verdict = verdict.await.unwrap();
     assert_eq!(verdict.outcome, Outcome::AppGone);
     assert!(about(verdict.took, 12.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_metrics_are_gone_is_not_while_it_listens() {
+    let road = Road::with(policy(), BUSY);
+    road.change(|sight| sight.listens = true);
+    let hook = road.lab.handle.drain(Trigger::AppHook).await;
+    sleep(seconds(0.5)).await;
+    // An exporter beside it has ended.
+    road.lab.show(0, Reading::Gone);
+    let _pending = road.lab.handle.drain(Trigger::Signal).await;
+    sleep(20 * SECOND).await;
+    assert_eq!(road.lab.phase(), Phase::Draining);
+    road.change(|sight| sight.listens = false);
+    assert_eq!(hook.await.unwrap().outcome, Outcome::AppGone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_proves_nothing_and_takes_nothing_for_granted() {
+    let road = Road::with(policy(), QUIET);
+    road.change(|sight| sight.listens = true);
+    let verdict = road.lab.handle.drain(Trigger::AppHook).await;
+    for _ in 0..30 {
+        road.arrive();
+        sleep(seconds(0.3)).await;
+    }
+    *road.sight.lock().unwrap() = None;
+    sleep(SECOND).await;
+    assert_eq!(road.lab.phase(), Phase::Draining, "requests still arrive");
+    // For good: then only time can tell.
+    let verdict = verdict.await.unwrap();
+    assert_eq!(verdict.outcome, Outcome::Drained);
+    assert!(about(verdict.took, 19.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_have_all_of_min_wait_from_the_first_sign_that_the_app_stops() {
+    let lab = Lab::new(BUSY);
+    let by_hand = lab.handle.drain(Trigger::Manual).await;
+    sleep(20 * SECOND).await;
+    let hook = lab.handle.drain(Trigger::AppHook).await;
+    lab.show(0, QUIET);
+    let verdict = hook.await.unwrap();
+    assert!(about(verdict.took, 25.0), "{verdict:?}");
+    assert_eq!(by_hand.await.unwrap().outcome, Outcome::Drained);
 }
 
 #[tokio::test(start_paused = true)]

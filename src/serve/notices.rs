@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::advice::Told;
-use crate::drain::{Event, Verdict};
+use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
 use crate::mistake::Mistakes;
@@ -98,11 +98,16 @@ impl Notices {
         self.remove_drain_file().await;
         let mut notifying = JoinSet::new();
         let mut last = None;
+        // Whether the drain that runs, or the last one, was for the app to stop.
+        let mut stopping = false;
+        // Requests cut off that have been told of.
+        let mut told = 0;
         while let Some(event) = events.recv().await {
             // First, since the rest may wait for a disk.
             let _ = advise.send(Told::Event(event.clone()));
             match event {
                 Event::Began(_) => {
+                    stopping = false;
                     for url in self.notify.clone() {
                         notifying.spawn(notify(client.clone(), url));
                     }
@@ -112,18 +117,22 @@ impl Notices {
                         warn!(path = %path.display(), "cannot make the drain file: {e}");
                     }
                 }
-                Event::Stopping(_) => {}
+                Event::Stopping(_) => stopping = true,
                 Event::Bounded(drain) => metrics.bounded(drain.deadline - drain.began),
                 Event::Ended(drain, verdict) => {
-                    if let Some(traffic) = &traffic {
-                        traffic.answered(drain.killed);
+                    // By hand, no app stops, and whoever leaves does so of his own accord.
+                    if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {
+                        let gone = verdict.outcome == Outcome::AppGone;
+                        traffic.answered(drain.killed, gone);
                     }
                     metrics.drained(&verdict);
                     leave_message(&self.termination_log, &verdict, 0).await;
                     last = Some(verdict);
                 }
                 Event::Serving => {
-                    let cut = self.sum(last.take(), traffic.as_ref(), false).await;
+                    let cut = self
+                        .sum(last.take(), traffic.as_ref(), &mut told, false)
+                        .await;
                     if let Some(traffic) = &traffic {
                         traffic.rest();
                     }
@@ -134,7 +143,7 @@ impl Notices {
             }
             while notifying.try_join_next().is_some() {}
         }
-        let cut = self.sum(last, traffic.as_ref(), true).await;
+        let cut = self.sum(last, traffic.as_ref(), &mut told, true).await;
         let _ = advise.send(Told::Over {
             cut,
             serving: false,
@@ -152,17 +161,19 @@ impl Notices {
         }
     }
 
-    /// Says how many requests have been cut off since a drain, if any were; `ends` where the sidecar does.
+    /// Says how many requests have been cut off that nobody was `told` of, if any were; `ends` where the sidecar does.
     async fn sum(
         &self,
         drained: Option<Arc<Verdict>>,
         traffic: Option<&Traffic>,
+        told: &mut u64,
         ends: bool,
     ) -> u64 {
         let (Some(verdict), Some(traffic)) = (drained, traffic) else {
             return 0;
         };
-        let cut = traffic.sum(ends).await.cut;
+        let total = traffic.sum(ends).await.cut_total;
+        let cut = total - std::mem::replace(told, total);
         if cut > 0 {
             warn!(
                 cut,

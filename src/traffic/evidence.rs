@@ -19,6 +19,14 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// The kernel's clock for sockets goes in steps of up to 4 ms, and what it says of ages is in whole milliseconds.
 const TICK: Duration = Duration::from_millis(5);
 
+/// The most that a client sends at once while it takes an answer: a `PING`'s acknowledgement and two `WINDOW_UPDATE`s
+/// (RFC 9113, sections 6.7 and 6.9), or a WebSocket's control frame. A request is longer, its headers being what they are.
+const FRAMES: u64 = 64;
+
+/// The longest `close_notify` of TLS: a record's header, an explicit nonce, the alert, its kind and a tag (RFC 5246 and
+/// 8446).
+const CLOSE_NOTIFY: u64 = 31;
+
 /// What is known of one drain's traffic.
 #[derive(Debug)]
 pub struct Evidence {
@@ -40,7 +48,12 @@ pub struct Evidence {
     /// Whether this look is the first since routes changed.
     first: bool,
     answered: bool,
+    /// The kernel had more notices than it kept since.
+    missed: bool,
     cut: u64,
+    /// Connections that ended under somebody who waited, since something was last seen to listen. If the app is gone,
+    /// it was by this that they ended.
+    early: u64,
     /// Connections that are dying and were counted already.
     counted: HashSet<u64>,
 }
@@ -70,8 +83,27 @@ struct Held {
 enum Step {
     /// The answer has not begun; so many bytes of earlier ones had arrived.
     Unanswered { before: u64 },
-    /// The answer has begun; so many bytes had come until then, and more are a newer request.
-    Answering { received: u64 },
+    /// The answer has begun; so many bytes had come until then, in so many pieces.
+    Answering { received: u64, segments: u32 },
+}
+
+impl Step {
+    fn answering(seen: &Connection) -> Self {
+        Step::Answering {
+            received: seen.brought(),
+            segments: seen.segments,
+        }
+    }
+
+    /// What has come since the answer began is a newer request: more than what a client has to say of an answer while it
+    /// comes. The requests of HTTP/2 cannot be told apart, and so never are over.
+    fn is_over(self, seen: &Connection) -> bool {
+        let Step::Answering { received, segments } = self else {
+            return false;
+        };
+        let pieces = seen.segments.saturating_sub(segments).max(1);
+        seen.brought() > received + FRAMES * u64::from(pieces)
+    }
 }
 
 impl Glance {
@@ -86,9 +118,15 @@ impl Glance {
         }
     }
 
-    /// Nothing but the ends of this connection came and went since.
+    /// Nothing but the ends of this connection came and went since. Within TLS an end is said first, which from a client
+    /// that waits for nothing is less than any request.
     fn is_of(&self, died: &Connection) -> bool {
-        died.received <= self.brought + 1 && died.acknowledged <= self.answered + 1
+        let goodbye = match self.order {
+            Order::Answered => CLOSE_NOTIFY,
+            Order::Asked | Order::Unclear => 0,
+        };
+        died.received <= self.brought + goodbye + 1
+            && died.acknowledged <= self.answered + goodbye + 1
     }
 }
 
@@ -107,7 +145,9 @@ impl Evidence {
             look: 0,
             first: false,
             answered: false,
+            missed: false,
             cut: 0,
+            early: 0,
             counted: HashSet::new(),
         }
     }
@@ -166,6 +206,7 @@ impl Evidence {
         }
         let waits = seen.waits(self.settings.max_quiet);
         let busy = seen.is_busy(self.settings.quiet_period, self.settings.max_quiet);
+        self.sight.open += u64::from(open);
         self.sight.unanswered += u64::from(seen.unanswered() && open);
         self.sight.waiting += u64::from(waits && open);
         self.sight.active += u64::from(busy);
@@ -177,29 +218,29 @@ impl Evidence {
                     before: seen.answered(),
                 }
             } else {
-                Step::Answering {
-                    received: seen.brought(),
-                }
+                Step::answering(seen)
             };
             let look = self.look;
             held.insert(seen.cookie, Held { look, step });
         } else if busy && let Some(of) = held.get_mut(&seen.cookie) {
             match of.step {
                 Step::Unanswered { before } if seen.answered() > before + INTERIM => {
-                    of.step = Step::Answering {
-                        received: seen.brought(),
-                    };
+                    of.step = Step::answering(seen);
                 }
                 // Not seen again in this look, it is over.
-                Step::Answering { received } if seen.brought() > received => return,
+                Step::Answering { .. } if of.step.is_over(seen) => return,
                 _ => {}
             }
             of.look = self.look;
         }
     }
 
-    /// What the look has seen, once it has seen all.
-    pub fn sight(&mut self) -> Sight {
+    /// What the look has seen, once it has seen all, and whether something listens.
+    pub fn sight(&mut self, listens: bool) -> Sight {
+        self.sight.listens = listens;
+        if listens {
+            self.early = 0;
+        }
         if let Some(held) = &mut self.held {
             held.retain(|_, of| of.look == self.look);
             self.sight.held = Some(held.len() as u64);
@@ -238,12 +279,33 @@ impl Evidence {
 
     /// Connections have ended of which nothing is known: at least one of them may have been new.
     pub fn missed(&mut self, now: Instant) {
+        if self.answered {
+            self.missed = true;
+            return;
+        }
         self.sight.arrivals += 1;
         self.sight.last_arrival = Some(now);
     }
 
-    /// The hooks are being answered: whoever waits from now on is cut off.
-    pub fn answered(&mut self) {
+    /// Whoever is not there any more has ended, and if the notice of it was among those that the kernel did not keep, all
+    /// that is known is whether somebody waited.
+    pub fn vanished(&mut self, there: &HashSet<u64>) {
+        if !self.missed {
+            return;
+        }
+        self.known.retain(|cookie, last| {
+            let vanished = !there.contains(cookie);
+            self.cut += u64::from(vanished && last.order == Order::Asked);
+            !vanished
+        });
+    }
+
+    /// The hooks are being answered: whoever waits from now on is cut off; and where the app is `gone`, so was whoever
+    /// waited when it went.
+    pub fn answered(&mut self, gone: bool) {
+        if !self.answered && gone {
+            self.cut += self.early;
+        }
         self.answered = true;
     }
 
@@ -269,7 +331,7 @@ impl Evidence {
     /// Counts who waited, except for probes: those whose time was over, as a hung app leaves them behind, and on each
     /// port one that was under way. Readiness is asked for until the containers have stopped.
     fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool) {
-        if !self.answered || !waited(died, last, self.settings.max_quiet) {
+        if !waited(died, last, self.settings.max_quiet) {
             return;
         }
         // A probe in plain HTTP has a connection of its own and one piece to say, and nothing has come back but the
@@ -277,10 +339,17 @@ impl Evidence {
         let like_one = probe && !self.shared && died.segments <= 1 && died.acknowledged <= 1;
         let gave_up = last.is_some_and(|last| last.gave_up);
         let lately = Duration::from_millis(died.last_received.into()) < PROBE_LIMIT;
-        if like_one && (gave_up || lately && self.probed.insert(died.port)) {
+        if like_one && (gave_up || lately && !self.probed.contains(&died.port)) {
+            if self.answered && !gave_up {
+                self.probed.insert(died.port);
+            }
             return;
         }
-        self.cut += 1;
+        if self.answered {
+            self.cut += 1;
+        } else {
+            self.early += 1;
+        }
     }
 }
 
@@ -386,7 +455,7 @@ mod tests {
         for each in seen {
             evidence.lives(each, false, now);
         }
-        evidence.sight()
+        evidence.sight(true)
     }
 
     #[test]
@@ -492,7 +561,7 @@ mod tests {
             (
                 "its answer came, and then more bytes",
                 Some(Connection {
-                    received: 150,
+                    received: 200,
                     acknowledged: 300,
                     ..waiting(1, 10)
                 }),
@@ -519,6 +588,60 @@ mod tests {
             let rest: Vec<_> = end.into_iter().collect();
             assert_eq!(look(&mut evidence, true, &rest).held, Some(0), "{told}");
         }
+    }
+
+    #[test]
+    fn what_a_client_says_while_it_takes_its_answer_is_no_request() {
+        let mut evidence = evidence();
+        look(&mut evidence, true, &[waiting(1, 2000)]);
+        // A stream, and what HTTP/2 has a client say of it.
+        let mut stream = Connection {
+            acknowledged: 300,
+            ..fresh(1)
+        };
+        for _ in 0..100 {
+            assert_eq!(
+                look(&mut evidence, true, std::slice::from_ref(&stream)).held,
+                Some(1)
+            );
+            stream.received += 13 + 13 + 17;
+            stream.segments += 1;
+            stream.acknowledged += 1000;
+        }
+    }
+
+    #[test]
+    fn who_waited_when_the_app_went_was_cut_off_though_no_hook_was_answered() {
+        let mut evidence = evidence();
+        let now = evidence.began() + 9000 * MS;
+        let dead = |of: Connection| Connection {
+            state: State::Other,
+            ..of
+        };
+        evidence.died(&dead(waiting(1, 50)), false, now);
+        look(&mut evidence, false, &[]);
+        evidence.died(&dead(waiting(2, 50)), false, now);
+        evidence.look(None);
+        assert!(evidence.sight(false).is_deserted());
+        evidence.answered(true);
+        evidence.answered(true);
+        assert_eq!(evidence.cut(), 1, "the first had left while the app lived");
+    }
+
+    #[test]
+    fn who_vanished_with_notices_that_were_lost_is_judged_by_what_was_seen() {
+        let mut evidence = evidence();
+        let seen = [waiting(1, 50), waiting(2, 50), idle(3)];
+        look(&mut evidence, false, &seen);
+        evidence.answered(false);
+        let there = HashSet::from([2]);
+        evidence.vanished(&there);
+        assert_eq!(evidence.cut(), 0, "its notice may be on its way");
+        evidence.missed(evidence.began());
+        assert_eq!(evidence.arrivals(), 3, "nobody arrives at an app that ends");
+        evidence.vanished(&there);
+        evidence.vanished(&there);
+        assert_eq!(evidence.cut(), 1, "once");
     }
 
     #[test]
@@ -566,7 +689,7 @@ mod tests {
         };
         evidence.died(&dead(waiting(1, 50)), false, now);
         assert_eq!(evidence.cut(), 0, "the drain was still going on");
-        evidence.answered();
+        evidence.answered(false);
         evidence.died(&dead(waiting(2, 50)), false, now);
         evidence.died(&dead(idle(3)), false, now);
         assert_eq!(evidence.cut(), 1, "an idle one is nobody's loss");
@@ -598,7 +721,7 @@ mod tests {
             for cookie in 100..100 + already {
                 evidence.died(&fresh(cookie), true, now);
             }
-            evidence.answered();
+            evidence.answered(false);
             for probe in probes {
                 evidence.died(probe, true, now);
             }
@@ -618,7 +741,7 @@ mod tests {
             "nor where clients come from there"
         );
         let mut evidence = evidence();
-        evidence.answered();
+        evidence.answered(false);
         let left = Connection {
             state: State::FinWait1,
             acknowledged: 0,
@@ -641,7 +764,7 @@ mod tests {
                 ..waiting(cookie, 3000)
             };
             look(&mut evidence, false, &[hung(1), hung(2), hung(3)]);
-            evidence.answered();
+            evidence.answered(false);
             for cookie in 1..=3 {
                 let died = Connection {
                     state: State::Other,
@@ -682,7 +805,7 @@ mod tests {
             for each in seen {
                 look(&mut evidence, false, std::slice::from_ref(each));
             }
-            evidence.answered();
+            evidence.answered(false);
             evidence.died(&died, false, evidence.began() + 7000 * MS);
             evidence.cut()
         };
@@ -700,6 +823,13 @@ mod tests {
             ..end(tie(460), 80, 1)
         };
         assert_eq!(dies(&[tie(460)], asked), 1, "a request came since");
+        let goodbye = Connection {
+            last_received: 100,
+            last_sent: 100,
+            last_acknowledgement: 100,
+            ..end(idle(1), 25, 25)
+        };
+        assert_eq!(dies(&[idle(1)], goodbye), 0, "TLS says goodbye first");
         let both = end(tie(500), 80, 80);
         assert_eq!(
             dies(&[waiting(1, 50)], both.clone()),

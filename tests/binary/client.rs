@@ -56,7 +56,12 @@ impl Client {
 
     /// Sends a request without a body.
     pub fn request(&mut self, path: &str) -> Result<()> {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n").as_bytes())
+        self.send(
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: shop\r\nUser-Agent: a customer\r\nAccept: */*\r\n\r\n"
+            )
+            .as_bytes(),
+        )
     }
 
     /// Sends a request and takes in its whole answer.

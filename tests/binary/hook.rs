@@ -44,11 +44,13 @@ fn the_hook_waits_for_the_sidecar_and_says_its_verdict_in_one_line() {
     let token = gate_file(&gate, "token", "secret\n");
     let listen = format!("--listen={}", sidecar.address);
     // Its own flags say that it would take no time at all: they are not what counts here.
-    let hook = hook(&[&listen, "--token-file", &token, &source, "--timeout=1ms"]);
+    let times = ["--timeout=1ms", "--grace-period=1s", "--reserve=0s"];
+    let own = [&listen, "--token-file", &token, &source];
+    let hook = hook(&[own.as_slice(), &times].concat());
     wait_for("the drain", || {
         (sidecar.status()["phase"] == "draining").then_some(())
     });
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(1500));
     assert!(!hook.is_finished(), "the work is still under way");
     gate.open("work");
     assert_eq!(work.join().unwrap().unwrap().status, 200);

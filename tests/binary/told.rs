@@ -268,6 +268,67 @@ fn where_nobody_is_told_the_verdict_says_who_stayed_and_what_was_lost() {
     );
 }
 
+/// An app of which the connections are watched, a sidecar that drains until its work is done, and clients that wait for
+/// answers.
+fn with_waiting_clients(clients: usize) -> (Process, Sidecar, Gate, Vec<Client>) {
+    let (app, base) = shop(0);
+    let address: SocketAddr = base["http://".len()..].parse().unwrap();
+    let port = format!("--app-port={}", address.port());
+    let source = shop_source(&base);
+    let times = ["--min-wait=0s", "--quiet-period=300ms"];
+    let sidecar = Sidecar::start(&[&source, &port, times[0], times[1], "--log-level=debug"]);
+    sidecar.wait_for_sources();
+    let gate = Gate::new();
+    let waiting = (0..clients).map(|n| {
+        let mut client = Client::connect(address);
+        client.request(&gate.path("/work", &n.to_string())).unwrap();
+        gate.wait_for(&n.to_string());
+        client
+    });
+    let waiting = waiting.collect();
+    (app, sidecar, gate, waiting)
+}
+
+#[test]
+fn who_waits_when_the_app_dies_before_the_hook_is_answered_is_cut_off_too() {
+    let (mut app, sidecar, _gate, waiting) = with_waiting_clients(CLIENTS);
+    let hook = call_hook(&sidecar);
+    wait_for("the first look", || {
+        (!sidecar.said("watching the traffic").is_empty()).then_some(())
+    });
+    app.kill();
+    assert_eq!(verdict(hook)["outcome"], "app-gone");
+    wait_for("the requests that were cut off", || {
+        (sidecar.status()["cut"] == CLIENTS).then_some(())
+    });
+    drop(waiting);
+}
+
+#[test]
+fn whoever_leaves_after_a_drain_by_hand_is_not_cut_off() {
+    let (_app, sidecar, _gate, waiting) = with_waiting_clients(CLIENTS);
+    assert_eq!(
+        ask("POST", &sidecar.url("/drain"), &[]).unwrap().status,
+        202
+    );
+    assert_eq!(
+        ask("POST", &sidecar.url("/release"), &[]).unwrap().status,
+        200
+    );
+    wait_for("the verdict", || {
+        (sidecar.status()["phase"] == "drained").then_some(())
+    });
+    drop(waiting);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(
+        ask("DELETE", &sidecar.url("/drain"), &[]).unwrap().status,
+        200
+    );
+    let metric = "gracekeeper_requests_cut_total 0";
+    assert!(sidecar.get("/metrics").body.contains(metric));
+    assert!(sidecar.said("requests were cut off").is_empty());
+}
+
 #[test]
 fn requests_that_are_answered_after_the_hook_are_not_cut() {
     let (mut app, base) = shop(0);

@@ -167,6 +167,8 @@ impl Pattern {
                 unanswered: 0,
                 waiting: inflight as u64,
                 active: active as u64,
+                open: inflight as u64,
+                listens: true,
                 held,
             };
             facts.sources[0].take(

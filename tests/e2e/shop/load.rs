@@ -190,21 +190,23 @@ async fn visit(load: &Load, length: Duration, pod: &mut Option<String>) -> Resul
         _ => "work",
     };
     let mut request = Request::get(format!("/{path}?ms={}", length.as_millis()))
-        .header(header::HOST, load.to.to_string());
+        .header(header::HOST, load.to.to_string())
+        .header(header::USER_AGENT, "shop-load/1");
     if load.connections == Connections::New {
         request = request.header(header::CONNECTION, "close");
     }
     let mut request = request.body(Empty::new()).map_err(|e| e.to_string())?;
     let (answer, sender) = loop {
-        let mut kept = match load.kept() {
-            Some(kept) => kept,
-            None => load.connect().await?,
+        let (mut connection, is_new) = match load.kept() {
+            Some(kept) => (kept, false),
+            None => (load.connect().await?, true),
         };
-        *pod = kept.pod;
-        match kept.sender.try_send_request(request).await {
-            Ok(answer) => break (answer, kept.sender),
-            // Not a byte of it was sent, since the connection was found closed: no client would call that lost.
-            Err(mut e) => match e.take_message() {
+        *pod = connection.pod;
+        match connection.sender.try_send_request(request).await {
+            Ok(answer) => break (answer, connection.sender),
+            // Not a byte of it was sent, since a kept connection was found closed: no client would call that lost. A new
+            // one that is closed at once is.
+            Err(mut e) => match e.take_message().filter(|_| !is_new) {
                 Some(unsent) => request = unsent,
                 None => return Err(cause(e.error())),
             },
