@@ -14,15 +14,18 @@ What cannot be played for want of a command is skipped, and said to be.
 
 import argparse
 import concurrent.futures
+import contextlib
 import fnmatch
 import os
 import pathlib
+import queue
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -37,11 +40,14 @@ ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
 # What automake's tests exit with to say that they were skipped.
 SKIPPED = 77
+INTERRUPTED = 130
 REPORT = os.environ.get("E2E_REPORT")
 
 
 def no_cluster():
-    """Why there is nothing to run against, if so."""
+    """Why there is nothing to run against, if so. What kubectl would take by itself, nobody has named."""
+    if not any(map(os.path.exists, os.environ.get("KUBECONFIG", "").split(os.pathsep))):
+        return "KUBECONFIG names none"
     if not shutil.which("kubectl"):
         return "there is no kubectl"
     done = subprocess.run(["kubectl", "version", "--request-timeout=5s"], capture_output=True, text=True)
@@ -90,7 +96,7 @@ def play_all(cluster, pool):
 
 
 def play_slow(cluster, pool, slow):
-    """Those that want slow routes, which are put back even where the run is interrupted."""
+    """Those that want slow routes."""
     slower, faster = ("E2E_SLOW_ROUTES", "make routes slow"), ("E2E_FAST_ROUTES", "make routes fast again")
     try:
         needs(*slower)
@@ -99,21 +105,32 @@ def play_slow(cluster, pool, slow):
         print(f"skipped: slow routes: {why}", flush=True)
         yield from (Result(name, "skipped", str(why)) for name, _ in slow)
         return
-    try:
-        made = play(cluster, "routes are made slow", lambda *_: command(*slower))
+    with contextlib.ExitStack() as routes:
+        change = cluster.changed(lambda: command(*slower), lambda: command(*faster))
+        made = play(cluster, "routes are made slow", lambda *_: routes.enter_context(change))
         yield made
         if made.state == "ok":
             yield from pool.map(lambda one: play(cluster, *one), slow)
+            yield play(cluster, "routes are made fast again", lambda *_: routes.close())
+
+
+def play_and_tell(cluster, ended):
+    """All of it; what to exit with is told in any case."""
+    code = 1
+    try:
+        results = list(play_all(cluster, concurrent.futures.ThreadPoolExecutor(JOBS)))
+        if cluster.over:
+            return
+        results.extend(restart.compared(results))
+        print(f"\n{table(results)}\n")
+        if REPORT:
+            print(f"report: {report.write(pathlib.Path(REPORT), results, server_version())}")
+        failed = sum(result.state == "failed" for result in results)
+        skipped = sum(result.state == "skipped" for result in results)
+        print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped", flush=True)
+        code = 1 if failed else 0
     finally:
-        back = play(cluster, "routes are made fast again", lambda *_: command(*faster))
-    yield back
-
-
-def interrupted(*_):
-    """Once: what is cleaned up then is not interrupted again, nor are the commands that do it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        ended.put(code)
 
 
 def main():
@@ -133,36 +150,30 @@ def main():
         sys.exit("e2e: there is no helm, which installs the chart; install it, or run tests/setup, which unpacks one")
     if not args.gracekeeper:
         return
-    signal.signal(signal.SIGTERM, interrupted)
-    # As a shell wants it for what it runs in the background.
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupted)
+    # A signal interrupts nothing by itself: other threads play, and this one waits for the end or for a signal.
+    ended = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # As a shell wants it for what it runs in the background, and nohup.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: ended.put(INTERRUPTED))
     with tempfile.TemporaryDirectory() as folder:
         images = {name: image.load(name, path, folder)
                   for name, path in {"gracekeeper": args.gracekeeper, "shop": args.shop}.items()}
     cluster = Cluster(secrets.token_hex(2), images)
-    pool = concurrent.futures.ThreadPoolExecutor(JOBS)
-    results, playing = [], play_all(cluster, pool)
+    threading.Thread(target=play_and_tell, args=(cluster, ended), daemon=True).start()
+    code = ended.get()
+    # There may be nobody any more to read it.
+    with contextlib.suppress(OSError):
+        if code == INTERRUPTED:
+            print("e2e: interrupted; cleaning up", flush=True)
     try:
-        results.extend(playing)
-    except KeyboardInterrupt:
-        print("e2e: interrupted; cleaning up", flush=True)
-        try:
-            # Puts back what a scenario has changed for others. Stories that still run find their namespaces gone.
-            playing.close()
-            cluster.clean_up()
-        except Exception:
-            traceback.print_exc()
-        os._exit(130)
-    results.extend(restart.compared(results))
-    print(f"\n{table(results)}\n")
-    if REPORT:
-        print(f"report: {report.write(pathlib.Path(REPORT), results, server_version())}")
-    cluster.clean_up()
-    failed = sum(result.state == "failed" for result in results)
-    skipped = sum(result.state == "skipped" for result in results)
-    print(f"e2e: {len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
-    sys.exit(1 if failed else 0)
+        cluster.clean_up()
+    except Exception as why:
+        code = code or 1
+        with contextlib.suppress(OSError):
+            print(f"e2e: not all is cleaned up: {why}", flush=True)
+    # Stories that still run find their namespaces gone, and are not waited for.
+    os._exit(code)
 
 
 main()

@@ -23,15 +23,25 @@ class Skipped(Exception):
     """A scenario that cannot be played here, and why."""
 
 
-def wait_for(what, condition, seconds=120):
+def wait_for(what, condition, seconds=120, every=0.2):
     """The first true value of the condition, or a failure that says what did not come about."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.2)
+        time.sleep(every)
     raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def insist(action, tries=6, pause=5):
+    """Tries it again where it fails: the API server may have been away until now."""
+    for _ in range(tries - 1):
+        try:
+            return action()
+        except Exception:
+            time.sleep(pause)
+    return action()
 
 
 def needs(variable, purpose):
@@ -43,8 +53,9 @@ def needs(variable, purpose):
 
 
 def command(variable, purpose):
-    """Runs a command that the user gave, in a shell."""
-    subprocess.run(needs(variable, purpose), shell=True, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    """Runs a command that the user gave, in a shell. It changes something for others: see `Cluster.changed`."""
+    subprocess.run(needs(variable, purpose), shell=True, check=True, stdout=subprocess.DEVNULL, timeout=120,
+                   start_new_session=True)
 
 
 class Cluster:
@@ -57,14 +68,16 @@ class Cluster:
         self.watches = []
         self.over = False
         self.lock = threading.Lock()
+        self.changing = threading.Lock()
+        self.owed = []
 
     def kubectl(self, *words, **more):
         return kubectl(*words, **more)
 
-    def namespace(self, name):
+    def namespace(self, name, result):
         with self.lock:
             number = next(self.numbers)
-        return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:63].rstrip("-"))
+        return Namespace(self, f"e2e-{self.run}-{number}-{name}"[:63].rstrip("-"), result)
 
     @contextlib.contextmanager
     def goes_on(self):
@@ -73,22 +86,53 @@ class Cluster:
             assert not self.over, "interrupted"
             yield
 
+    @contextlib.contextmanager
+    def changed(self, change, back):
+        """What is changed for others is put back after this, or by `clean_up`, which waits for a change to be complete.
+
+        What does either runs in a session of its own, where a terminal's Ctrl-C does not reach it.
+        """
+        try:
+            with self.changing:
+                assert not self.over, "interrupted"
+                self.owed.append(back)
+                change()
+            yield
+        finally:
+            self.put_back(back)
+
+    def put_back(self, back):
+        with self.changing:
+            if back in self.owed:
+                insist(back)
+                self.owed.remove(back)
+
     def clean_up(self):
         with self.lock:
             self.over = True
-        for watch in self.watches:
-            watch.stop()
-        # In a session of its own, where a terminal's Ctrl-C does not reach it.
-        kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", "--timeout=300s", start_new_session=True)
+        # None is added any more, once a change that is being made is complete.
+        with self.changing:
+            owed = list(self.owed)
+        try:
+            for back in owed:
+                self.put_back(back)
+        finally:
+            for watch in self.watches:
+                watch.stop()
+                watch.stop_logs()
+            # In a session of its own, where a terminal's Ctrl-C does not reach it.
+            insist(lambda: kubectl("delete", "namespace", "-l", f"{RUN_LABEL}={self.run}", "--timeout=300s",
+                                   start_new_session=True))
 
 
 class Namespace:
     """A namespace of a scenario's own: what is in it is watched from the first moment, and all of it goes at the end."""
 
-    def __init__(self, cluster, name):
+    def __init__(self, cluster, name, result):
         self.cluster = cluster
         self.images = cluster.images
         self.name = name
+        self.result = result
 
     def __enter__(self):
         with self.cluster.goes_on():
@@ -108,7 +152,12 @@ class Namespace:
             self.cluster.watches.append(self.pods)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
+        # What was seen until then shows in the report.
+        if failure and not self.result.pods:
+            self.result.pods = self.pods.of()
+            with contextlib.suppress(AssertionError):
+                self.result.events = self.events()
         self.kubectl("delete", "namespace", self.name, "--wait=false", check=False)
         self.pods.stop()
 
@@ -192,6 +241,12 @@ class Pod:
         self.logged = False
 
     @property
+    def ready(self):
+        """Whether it is, by the same object that says the rest."""
+        conditions = self.object.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    @property
     def took(self):
         """Seconds from deletion to gone."""
         return self.gone - self.deleted if self.gone and self.deleted else None
@@ -213,10 +268,8 @@ class Pod:
     def take(self, kind, item):
         now = time.time()
         self.object = item
-        conditions = item.get("status", {}).get("conditions", [])
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        if not self.readiness or self.readiness[-1][1] != ready:
-            self.readiness.append((now, ready))
+        if not self.readiness or self.readiness[-1][1] != self.ready:
+            self.readiness.append((now, self.ready))
         if item["metadata"].get("deletionTimestamp") and not self.deleted:
             self.deleted = now
         if kind == "DELETED":
@@ -231,6 +284,7 @@ class Watch:
         self.namespace = namespace
         self.stopped = False
         self.process = None
+        self.logs = []
         self.lock = threading.Lock()
         self.thread = threading.Thread(target=self.follow, daemon=True)
         self.thread.start()
@@ -239,6 +293,7 @@ class Watch:
         # A watch ends when the API server does, and begins again with what is there then.
         words = ["get", "pods", "--watch", "--output-watch-events", "--output=json"]
         while True:
+            self.miss()
             with self.lock:
                 if self.stopped:
                     return
@@ -248,6 +303,15 @@ class Watch:
                 event = json.loads(line)
                 self.take(event["type"], event["object"])
             time.sleep(0.2)
+
+    def miss(self):
+        """Pods that went while nobody watched are gone by now."""
+        if self.seen and not self.stopped:
+            text = self.namespace.kubectl("get", "pods", "--output=json", "--request-timeout=10s", check=False)
+            there = text and {item["metadata"]["uid"] for item in json.loads(text)["items"]}
+            for uid, pod in self.seen.items():
+                if text and uid not in there and not pod.gone:
+                    pod.gone = time.time()
 
     def take(self, kind, item):
         if item["kind"] == "Pod":
@@ -262,17 +326,23 @@ class Watch:
         """A pod's log goes with the pod, so it is followed from when the pod is ready."""
         folder = pathlib.Path(LOGS, "logs", self.namespace.name)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{pod.name}.log").open("w") as file:
-            subprocess.Popen(
-                ["kubectl", "--namespace", self.namespace.name, "logs", pod.name, "--all-containers", "--prefix",
-                 "--timestamps", "--follow"],
-                stdout=file, stderr=subprocess.DEVNULL)
+        words = ["logs", pod.name, "--all-containers", "--prefix", "--timestamps", "--follow"]
+        with (folder / f"{pod.name}.log").open("w") as file, self.lock:
+            self.logs = [log for log in self.logs if log.poll() is None]
+            if not self.stopped:
+                self.logs.append(subprocess.Popen(["kubectl", "--namespace", self.namespace.name, *words],
+                                                  stdout=file, stderr=subprocess.DEVNULL))
 
     def stop(self):
         with self.lock:
             self.stopped = True
             if self.process:
                 self.process.terminate()
+
+    def stop_logs(self):
+        """Apart from `stop`, after which no more are followed: a pod has its last words when its namespace goes."""
+        for log in self.logs:
+            log.terminate()
 
     def of(self, app="shop"):
         pods = [pod for pod in list(self.seen.values())

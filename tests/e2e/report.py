@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from result import COLUMNS
 
 WIDTH, LEFT, ROW = 1000, 190, 34
+# More pods than this do not share an axis of time.
+MANY = 12
+VERDICTS = ("Drained", "DrainDeadlineExceeded", "DrainReleased", "DrainBlind")
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1240px; padding: 0 1em; color: #1c2330 }
 h1 { font-size: 22px } h2 { font-size: 16px; margin: 2em 0 .3em }
@@ -60,35 +63,44 @@ def table(results):
 
 def section(result):
     said = "; ".join(str(outcome) for outcome in result.outcomes)
-    # Of a hundred restarts the first few pods show what the others do.
-    pods = result.pods[:12]
-    return (f'<h2 id="{result.anchor}">{html.escape(result.name)}</h2><p>{html.escape(said)}</p>'
-            + svg(result, pods))
+    head = f'<h2 id="{result.anchor}">{html.escape(result.name)}</h2><p>{html.escape(said)}</p>'
+    if len(result.pods) <= MANY:
+        began = min(pod.seen for pod in result.pods)
+        began = max([began, *(outcome.began - 2 for outcome in result.outcomes)])
+        ended = max([last(pod) for pod in result.pods] + [outcome.ended for outcome in result.outcomes])
+        return head + svg(result, result.pods, began, ended)
+    # Each from shortly before it was asked to go.
+    return head + "".join(svg(result, [pod], (pod.deleted or pod.seen) - 5, last(pod)) for pod in result.pods)
 
 
-def svg(result, pods):
-    began = min(pod.seen for pod in pods)
-    began = max([began, *(outcome.began - 2 for outcome in result.outcomes)])
-    ended = max([pod.gone or pod.readiness[-1][0] for pod in pods] + [outcome.ended for outcome in result.outcomes])
+def last(pod):
+    """When something was last seen of it."""
+    return pod.gone or pod.readiness[-1][0]
+
+
+def svg(result, pods, began, ended):
+    """Rows with an axis of time."""
 
     def x(at):
         return LEFT + (min(max(at, began), ended) - began) / max(ended - began, 1) * (WIDTH - LEFT - 10)
 
-    height = ROW * (len(pods) + 1) + 24
+    lost = [one for outcome in result.outcomes for one in outcome.lost]
+    named = {pod.name for pod in pods}
+    others = [one for one in lost if one["pod"] not in named and began <= one["ended"] / 1000 <= ended]
+    height = ROW * (len(pods) + bool(others)) + 24
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role=img>']
     step = next(step for step in (1, 2, 5, 10, 30, 60, 300, 600, 3600) if (ended - began) / step <= 14)
     for second in range(0, int(ended - began) + 1, step):
         at = x(began + second)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height - 20}" stroke="#e6eaf0"/>'
                      f'<text x="{at:.1f}" y="{height - 6}" text-anchor="middle">{second} s</text>')
-    lost = [one for outcome in result.outcomes for one in outcome.lost]
     for row, pod in enumerate(pods):
         parts.append(lane(result, pod, row * ROW, x, ended))
         parts += marks([one for one in lost if one["pod"] == pod.name], row * ROW, x)
-    named = {pod.name for pod in pods}
-    row = len(pods) * ROW
-    parts.append(f'<text x="4" y="{row + 18}">other losses</text>')
-    parts += marks([one for one in lost if one["pod"] not in named], row, x)
+    if others:
+        row = len(pods) * ROW
+        parts.append(f'<text x="4" y="{row + 18}">other losses</text>')
+        parts += marks(others, row, x)
     return "".join(parts) + "</svg>"
 
 
@@ -115,22 +127,23 @@ def curve(result, pod, y, x):
     most = max(n for changes in loads for _, n in changes) or 1
     lines = []
     for changes in loads:
-        points, last = [], 0
+        points, before = [], 0
         for at, n in changes:
-            for level in (last, n):
+            # What came before the axis begins is told by the last of it.
+            for level in (before, n) if x(at / 1000) > LEFT else ():
                 points.append(f"{x(at / 1000):.1f},{y + ROW - 5 - level / most * (ROW - 12):.1f}")
-            last = n
+            before = n
         lines.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{COLOURS["in flight"]}"/>')
     return "".join(lines) + f'<text x="{LEFT - 6}" y="{y + 18}" text-anchor="end">≤ {most}</text>'
 
 
 def moments(result, pod):
     """What happened to a pod, when, and in words."""
+    kinds = {"DrainStarted": "hook", "RequestsCut": "lost", **dict.fromkeys(VERDICTS, "verdict")}
     for event in result.events:
-        if event["regarding"]["name"] == pod.name and event["reason"] in ("DrainStarted", "Drained",
-                                                                        "DrainDeadlineExceeded"):
-            at = datetime.fromisoformat(event["eventTime"]).timestamp()
-            yield "hook" if event["reason"] == "DrainStarted" else "verdict", at, event["note"]
+        kind = kinds.get(event["reason"])
+        if kind and event["regarding"]["name"] == pod.name:
+            yield kind, datetime.fromisoformat(event["eventTime"]).timestamp(), event["note"]
     for status in pod.containers():
         message = pod.last_words(status["name"]) or ""
         if found := re.search(r"SIGTERM at (\d+)", message):

@@ -4,6 +4,11 @@ import re
 import statistics
 from dataclasses import dataclass, field
 
+from cluster import wait_for
+
+# Of up to so many pods each one's time is told, as there are in most scenarios.
+FEW = 6
+
 
 @dataclass
 class Result:
@@ -34,8 +39,8 @@ class Result:
         told = [cut_by(pod) for pod in self.pods if pod.last_words("gracekeeper")]
         return sum(told) if told else None
 
-    def told_exactly(self):
-        """The sidecars told of each request that was cut off, and of no other.
+    def told_exactly(self, ns):
+        """The sidecars told of each request that was cut off, and of no other, by message and by Event.
 
         Which those are is known from both ends: the app took them, and the client has no answer. Of one that reached a
         connection as it was closed, and that no app took, a sidecar may tell, and none must.
@@ -51,11 +56,16 @@ class Result:
         assert self.cut <= lost, f"told of {self.cut} requests cut off, and clients lost {lost}"
         if self.cut != lost:
             self.note = f"{lost - taken} of those lost reached no app"
+        # A pod that does not serve again has one drain, and so one Event at most.
+        cut = {pod.name: [cut_by(pod)] for pod in self.pods if cut_by(pod)}
+        wait_for("the Events RequestsCut", lambda: cut.keys() <= cut_by_events(ns.events()).keys(), 20)
+        self.events = ns.events()
+        told = cut_by_events(self.events)
+        assert told == cut, f"the Events tell of {told} requests cut off, and the messages of {cut}"
 
     def gone_after(self):
-        """Seconds from deletion to gone: the median of the pods, and the most."""
-        times = [pod.took for pod in self.pods if pod.took is not None]
-        return (statistics.median(times), max(times)) if times else None
+        """Seconds from deletion to gone, the quickest first."""
+        return sorted(pod.took for pod in self.pods if pod.took is not None)
 
     def verdicts(self):
         """How often each verdict was given."""
@@ -67,13 +77,15 @@ class Result:
         return ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
 
     def cells(self):
-        gone = self.gone_after()
+        times = self.gone_after()
+        gone = times if len(times) <= FEW else [statistics.median(times), times[-1]]
+        between = ", " if len(times) <= FEW else " / "
         return [
             self.name,
             f"{self.requests:,}" if self.outcomes else "",
             f"{self.failed:,}" if self.outcomes else "",
             "" if self.cut is None else f"{self.cut:,}",
-            f"{gone[0]:.1f} / {gone[1]:.1f} s" if gone else "",
+            between.join(f"{seconds:.1f}" for seconds in gone) + " s" if gone else "",
             self.verdicts(),
             ": ".join(word for word in (self.state, self.why or self.note) if word),
         ]
@@ -85,7 +97,17 @@ def cut_by(pod):
     return int(found[1]) if found else 0
 
 
-COLUMNS = ["scenario", "requests", "failed", "cut, as told", "gone after, median / most", "verdicts", "result"]
+def cut_by_events(events):
+    """How many requests each pod's Events say were cut off: "3 requests were cut off", or "A request was"."""
+    counts = {}
+    for event in events:
+        if event["reason"] == "RequestsCut":
+            number = event["note"].split()[0]
+            counts.setdefault(event["regarding"]["name"], []).append(1 if number == "A" else int(number))
+    return counts
+
+
+COLUMNS = ["scenario", "requests", "failed", "cut, as told", "gone after: each, or median / most", "verdicts", "result"]
 
 
 def table(results):

@@ -4,32 +4,33 @@ import json
 import time
 
 import shop
-from cluster import wait_for
+from cluster import RUN_LABEL, kubectl, wait_for
 from load import Load
 from scenarios import scenario
 
 
 def open_shop(ns, replicas=3):
-    """A rude app with gracekeeper, and its Service."""
+    """A rude app with gracekeeper, and its Service. Its pods can be told from those of others in the cluster."""
     spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-    shop.opened(ns, shop.workload("Deployment", spec, replicas))
+    work = shop.workload("Deployment", spec, replicas)
+    work["spec"]["template"]["metadata"]["labels"][RUN_LABEL] = ns.cluster.run
+    shop.opened(ns, work)
 
 
 @scenario("the node is drained: whatever it has in flight is answered", alone=True)
 def node_drain(cluster, result):
-    with cluster.namespace("node-drain") as ns:
+    with cluster.namespace("node-drain", result) as ns:
         open_shop(ns)
         load = Load(ns, "--rate=40")
         pods = ns.pods.there()
         node = pods[0].object["spec"]["nodeName"]
         # With one node there is nowhere else to go: nobody comes any more, and those who are there are served.
         load.close()
-        try:
-            ns.kubectl("drain", node, "--pod-selector=app=shop", "--ignore-daemonsets", "--timeout=120s")
-        finally:
-            ns.kubectl("uncordon", node)
-        there = [pod for pod in pods if pod.object["spec"]["nodeName"] == node]
-        ns.pods.all_gone(there)
+        drain = ["drain", node, f"--pod-selector={RUN_LABEL}={cluster.run}", "--ignore-daemonsets", "--timeout=120s"]
+        with cluster.changed(lambda: kubectl(*drain, start_new_session=True),
+                             lambda: kubectl("uncordon", node, start_new_session=True)):
+            there = [pod for pod in pods if pod.object["spec"]["nodeName"] == node]
+            ns.pods.all_gone(there)
         result.outcomes.append(load.outcome())
         result.pods, result.events = there, ns.events()
         assert result.failed == 0, str(result.outcomes[0])
@@ -40,7 +41,7 @@ def node_drain(cluster, result):
 
 @scenario("a pod is evicted under load: nothing is lost, and the verdict has the reason")
 def eviction(cluster, result):
-    with cluster.namespace("eviction") as ns:
+    with cluster.namespace("eviction", result) as ns:
         open_shop(ns)
         load = Load(ns)
         pod = ns.pods.there()[0]
@@ -56,7 +57,7 @@ def eviction(cluster, result):
 
 @scenario("kubectl delete --grace-period=8 with longer work: the deadline is kept, and each request cut off is told of")
 def deadline(cluster, result):
-    with cluster.namespace("deadline") as ns:
+    with cluster.namespace("deadline", result) as ns:
         open_shop(ns)
         load = Load(ns)
         # Until there is work that takes longer than is granted.
@@ -71,14 +72,14 @@ def deadline(cluster, result):
         assert said.startswith("deadline after "), said
         assert pod.took < 12, f"gone after {pod.took:.1f} s"
         assert result.cut > 0, f"{said}; clients: {result.outcomes[0]}"
-        result.told_exactly()
+        result.told_exactly(ns)
         reasons = {event["reason"] for event in result.events if event["regarding"]["name"] == pod.name}
         assert reasons == {"DrainStarted", "DrainDeadlineExceeded", "RequestsCut"}, reasons
 
 
 @scenario("scaled to zero: whatever is in flight is answered")
 def scale_to_zero(cluster, result):
-    with cluster.namespace("zero") as ns:
+    with cluster.namespace("zero", result) as ns:
         open_shop(ns)
         load = Load(ns)
         pods = ns.pods.there()
@@ -92,12 +93,12 @@ def scale_to_zero(cluster, result):
 
 @scenario("idle pods go as soon as routes have had their time")
 def idle(cluster, result):
-    with cluster.namespace("idle") as ns:
+    with cluster.namespace("idle", result) as ns:
         open_shop(ns)
         pods = ns.pods.there()
         ns.kubectl("scale", "deployment/shop", "--replicas=0")
         ns.pods.all_gone(pods)
         result.pods, result.events = pods, ns.events()
         assert result.verdicts() == "3 drained", result.verdicts()
-        assert result.gone_after()[1] < 15, result.gone_after()
+        assert result.gone_after()[-1] < 15, result.gone_after()
         wait_for("every pod's Events", lambda: len(ns.events("Drained")) == 3, 20)

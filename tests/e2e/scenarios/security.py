@@ -1,7 +1,6 @@
 """What others in the cluster can do to a sidecar."""
 
 import json
-import time
 
 import shop
 from cluster import Skipped, wait_for
@@ -38,7 +37,7 @@ def address(pod, port=9903):
 
 @scenario("another pod calls every endpoint without the token, and with wrong ones: nothing changes")
 def strangers(cluster, result):
-    with cluster.namespace("strangers") as ns:
+    with cluster.namespace("strangers", result) as ns:
         open_shop(ns, replicas=1)
         ask = stranger(ns)
         pod, = ns.pods.there()
@@ -66,15 +65,25 @@ def strangers(cluster, result):
 
 @scenario("a NetworkPolicy keeps other pods from the sidecar, where the network enforces it")
 def network_policy(cluster, result):
-    with cluster.namespace("policy") as ns:
+    with cluster.namespace("policy", result) as ns:
         open_shop(ns, replicas=1)
         ask = stranger(ns)
         pod, = ns.pods.there()
-        ns.kubectl("apply", "--filename", shop.ROOT / "deploy/network-policy.yaml")
-        time.sleep(5)
-        if ask("GET", address(pod) + "/livez")[0] == 200:
+
+        def reached(port):
+            return ask("GET", address(pod, port) + "/livez")[0] == 200
+
+        # Whether policies are enforced at all is found out by another one, and proves nothing of ours.
+        ns.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "nobody"},
+                  "spec": {"podSelector": {"matchLabels": {"app": "shop"}}, "policyTypes": ["Ingress"]}})
+        try:
+            wait_for("a pod to be shut off", lambda: not reached(shop.PORT), 20)
+        except AssertionError:
             raise Skipped("this cluster's network enforces no NetworkPolicy")
-        assert ask("GET", address(pod, shop.PORT) + "/livez")[0] == 200
+        ns.kubectl("apply", "--filename", shop.ROOT / "deploy/network-policy.yaml")
+        ns.kubectl("delete", "networkpolicy", "nobody")
+        wait_for("another pod to reach the app", lambda: reached(shop.PORT), 20)
+        wait_for("another pod not to reach the sidecar", lambda: not reached(9903), 20)
         ns.kubectl("scale", "deployment/shop", "--replicas=0")
         ns.pods.all_gone([pod])
         result.pods, result.events = [pod], ns.events()

@@ -21,7 +21,7 @@ def restarted_under_load(ns, result, what, *loads):
 
 @scenario("a StatefulSet is restarted, one pod after another")
 def stateful_set(cluster, result):
-    with cluster.namespace("statefulset") as ns:
+    with cluster.namespace("statefulset", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
         shop.opened(ns, shop.workload("StatefulSet", spec, serviceName="shop"))
         restarted_under_load(ns, result, "statefulset/shop", Load(ns, "--longest=4s"))
@@ -29,7 +29,7 @@ def stateful_set(cluster, result):
 
 @scenario("two apps in a pod: each is held until its own work and the other's is done")
 def several_containers(cluster, result):
-    with cluster.namespace("several") as ns:
+    with cluster.namespace("several", result) as ns:
         parts = shop.keeper(ns.images, appPorts=[8000, 8001])
         first = shop.app(ns.images, rude=True) | {"lifecycle": parts["hook"]}
         second = shop.app(ns.images, rude=True, port=8001, name="till") | {"lifecycle": parts["hook"]}
@@ -43,7 +43,7 @@ def several_containers(cluster, result):
 
 @scenario("the sidecar is an ordinary container beside the app")
 def ordinary(cluster, result):
-    with cluster.namespace("ordinary") as ns:
+    with cluster.namespace("ordinary", result) as ns:
         parts = shop.keeper(ns.images, appPorts=[shop.PORT], inflight=[shop.METRIC])
         app = shop.app(ns.images, rude=True) | {"lifecycle": parts["hook"]}
         shop.opened(ns, shop.workload("Deployment", shop.pod([app, parts["ordinary"]])))
@@ -52,7 +52,7 @@ def ordinary(cluster, result):
 
 @scenario("an app's own chart depends on gracekeeper's: installed, upgraded under load, uninstalled")
 def app_chart(cluster, result):
-    with cluster.namespace("app-chart") as ns:
+    with cluster.namespace("app-chart", result) as ns:
         chart = shop.ROOT / "deploy/examples/app"
         helm("dependency", "build", chart)
         values = shop.chart_values(ns.images)
@@ -82,7 +82,7 @@ def app_chart(cluster, result):
 
 @scenario("gracekeeper hook as an exec hook, from a volume that it was installed into")
 def exec_hook(cluster, result):
-    with cluster.namespace("exec-hook") as ns:
+    with cluster.namespace("exec-hook", result) as ns:
         spec = shop.with_exec_hook(ns.images, rude=True)
         shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns))
@@ -90,7 +90,7 @@ def exec_hook(cluster, result):
 
 @scenario("gracekeeper hook without any sidecar: it drains by itself")
 def hook_alone(cluster, result):
-    with cluster.namespace("hook-alone") as ns:
+    with cluster.namespace("hook-alone", result) as ns:
         spec = shop.with_exec_hook(ns.images, rude=True)
         # Of the init containers the one that installs the binary is left.
         spec["initContainers"] = spec["initContainers"][:1]
@@ -105,7 +105,7 @@ def hook_alone(cluster, result):
 
 @scenario("streams: none is broken off")
 def streams(cluster, result):
-    with cluster.namespace("streams") as ns:
+    with cluster.namespace("streams", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
         shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns, "--what=stream", "--rate=40"))
@@ -113,7 +113,7 @@ def streams(cluster, result):
 
 @scenario("WebSockets: each wish is granted")
 def websockets(cluster, result):
-    with cluster.namespace("websockets") as ns:
+    with cluster.namespace("websockets", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True, told=True)
         shop.opened(ns, shop.workload("Deployment", spec))
         restarted_under_load(ns, result, "deployment/shop", Load(ns, "--what=websocket", "--rate=40"))
@@ -121,7 +121,7 @@ def websockets(cluster, result):
 
 @scenario("a Job with an ordinary sidecar completes: the sidecar ends with the app")
 def job(cluster, result):
-    with cluster.namespace("job") as ns:
+    with cluster.namespace("job", result) as ns:
         parts = shop.keeper(ns.images, appPorts=[shop.PORT], exitWithApp=True)
         app = shop.app(ns.images) | {"lifecycle": parts["hook"]}
         app["args"] = [*app["args"], "--for=8s"]
