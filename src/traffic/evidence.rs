@@ -449,6 +449,14 @@ mod tests {
         }
     }
 
+    /// One that has ended.
+    fn dead(of: Connection) -> Connection {
+        Connection {
+            state: State::Other,
+            ..of
+        }
+    }
+
     fn look(evidence: &mut Evidence, settled: bool, seen: &[Connection]) -> Sight {
         let now = evidence.began() + 6000 * MS;
         evidence.look(settled.then_some(now));
@@ -614,10 +622,6 @@ mod tests {
     fn who_waited_when_the_app_went_was_cut_off_though_no_hook_was_answered() {
         let mut evidence = evidence();
         let now = evidence.began() + 9000 * MS;
-        let dead = |of: Connection| Connection {
-            state: State::Other,
-            ..of
-        };
         evidence.died(&dead(waiting(1, 50)), false, now);
         look(&mut evidence, false, &[]);
         evidence.died(&dead(waiting(2, 50)), false, now);
@@ -683,10 +687,6 @@ mod tests {
     fn cut_is_who_waits_when_the_app_dies_after_the_hooks_were_answered() {
         let mut evidence = evidence();
         let now = evidence.began() + 9000 * MS;
-        let dead = |of: Connection| Connection {
-            state: State::Other,
-            ..of
-        };
         evidence.died(&dead(waiting(1, 50)), false, now);
         assert_eq!(evidence.cut(), 0, "the drain was still going on");
         evidence.answered(false);
@@ -766,11 +766,7 @@ mod tests {
             look(&mut evidence, false, &[hung(1), hung(2), hung(3)]);
             evidence.answered(false);
             for cookie in 1..=3 {
-                let died = Connection {
-                    state: State::Other,
-                    ..hung(cookie)
-                };
-                evidence.died(&died, probes, evidence.began() + 7000 * MS);
+                evidence.died(&dead(hung(cookie)), probes, evidence.began() + 7000 * MS);
             }
             evidence.cut()
         };
