@@ -336,6 +336,14 @@ fn a_source_that_cannot_work_is_an_event_at_the_start_and_never_again() {
     api.wait_for_events(&["SourceUnreadable", "DrainStarted", "DrainDeadlineExceeded"]);
 }
 
+/// The log comes by another way than answers do, and may come later.
+fn says_once(sidecar: &Sidecar, message: &str) {
+    wait_for(message, || {
+        (!sidecar.said(message).is_empty()).then_some(())
+    });
+    assert_eq!(sidecar.said(message).len(), 1, "{message}");
+}
+
 #[test]
 fn min_wait_starts_when_the_pod_has_left_its_services() {
     let Some(api) = Api::start(&pod()) else {
@@ -364,7 +372,7 @@ fn min_wait_starts_when_the_pod_has_left_its_services() {
     api.write("left", "");
     let verdict = hook.join().unwrap().unwrap().json();
     assert_eq!(verdict["outcome"], "drained", "{verdict}");
-    assert_eq!(sidecar.said("has left its Services").len(), 1);
+    says_once(&sidecar, "has left its Services");
     let selectors: Vec<Value> = (api.requests().into_iter())
         .filter(|request| {
             request["path"]
@@ -404,6 +412,6 @@ fn where_nobody_says_when_the_pod_has_left_its_services_min_wait_has_begun() {
             took < 9.0,
             "{mode}: a second or so, and not all it has: {verdict}"
         );
-        assert_eq!(sidecar.said("nobody says when the pod leaves").len(), 1);
+        says_once(&sidecar, "nobody says when the pod leaves");
     }
 }

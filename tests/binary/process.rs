@@ -347,6 +347,10 @@ fn an_ordinary_sidecar_can_end_with_an_app_that_has_done_its_job() {
     sidecar.wait_for_sources();
     app.kill();
     assert_eq!(sidecar.process.ended().code(), Some(0));
+    wait_for("the log's last line", || {
+        let lines = sidecar.said("ended");
+        (lines.iter().any(|line| line["message"] == "ended")).then_some(())
+    });
     assert_eq!(sidecar.said("the app has ended by itself").len(), 1);
     assert!(sidecar.said("draining").is_empty());
 }
