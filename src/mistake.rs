@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The longest duration a flag takes. Longer ones are typing errors, and would overflow a clock.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is wrong with what was typed.
 #[derive(Debug, Default)]

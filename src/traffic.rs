@@ -232,7 +232,6 @@ impl Watcher {
                         if let Some(watch) = &mut watch {
                             self.sum(watch, false).await;
                         }
-                        self.show(watch.as_ref());
                         watch = self.begin(began).await;
                     }
                     let sight = match &mut watch {
@@ -254,7 +253,6 @@ impl Watcher {
                     if let Some(watch) = &mut watch {
                         self.sum(watch, last).await;
                     }
-                    self.show(watch.as_ref());
                     let _ = reply.send(*self.seen.borrow());
                 }
                 Ask::Rest => watch = None,
@@ -340,8 +338,8 @@ impl Watcher {
         }
     }
 
-    /// Takes in what has happened until now: who died, and who is dying. Whoever is in the table no more has died, and
-    /// the notice of it may still be on its way.
+    /// Takes in and shows what has happened until now: who died, and who is dying. Whoever is in the table no more has
+    /// died, and the notice of it may still be on its way.
     async fn sum(&self, watch: &mut Watch, last: bool) {
         let enough = Instant::now() + NOTICE_LAG;
         loop {
@@ -364,16 +362,17 @@ impl Watcher {
             let looked = matches!(looked, Ok(Ok(_)));
             let complete = watch.evidence.accounts_for_all(&there) && !(last && waits);
             if looked && complete {
-                return;
+                break;
             }
             if Instant::now() >= enough {
                 if looked {
                     watch.evidence.vanished(&there);
                 }
-                return;
+                break;
             }
             sleep(NOTICE_PAUSE).await;
         }
+        self.show(Some(watch));
     }
 }
 

@@ -6,6 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{Object, ObjectMeta};
 use serde::Deserialize;
 
+use crate::mistake;
+
 /// A pod's object, as much of it as is read here. All of a pod's types would make the program half as large again.
 pub type Pod = Object<Spec, Status>;
 
@@ -109,9 +111,9 @@ fn probes(container: &Container) -> impl Iterator<Item = &Probe> {
         .flatten()
 }
 
-/// A week at most, as the flag has it: what is beyond may be more than a clock can count.
+/// No longer than a flag takes.
 fn seconds(n: i64) -> Duration {
-    Duration::from_secs(n.clamp(0, 7 * 24 * 3600).unsigned_abs())
+    Duration::from_secs(n.try_into().unwrap_or_default()).min(mistake::LONGEST)
 }
 
 #[cfg(test)]

@@ -59,16 +59,14 @@ impl Facts {
     pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<Sight>) {
         let Some(sight) = sight else {
             self.traffic = match self.traffic {
-                Traffic::Seen(seen) => {
-                    let since = seen.failing.unwrap_or(looked);
-                    let failing = Some(since).filter(|&since| looked < since + policy.max_quiet);
-                    failing.map_or(Traffic::Unwatched, |since| {
-                        Traffic::Seen(Seen {
-                            settled: None,
-                            only_persistent: None,
-                            failing: Some(since),
-                            ..seen
-                        })
+                Traffic::Seen(seen)
+                    if looked < seen.failing.unwrap_or(looked) + policy.max_quiet =>
+                {
+                    Traffic::Seen(Seen {
+                        settled: None,
+                        only_persistent: None,
+                        failing: seen.failing.or(Some(looked)),
+                        ..seen
                     })
                 }
                 _ => Traffic::Unwatched,

@@ -339,10 +339,8 @@ impl Evidence {
         let like_one = probe && !self.shared && died.segments <= 1 && died.acknowledged <= 1;
         let gave_up = last.is_some_and(|last| last.gave_up);
         let lately = Duration::from_millis(died.last_received.into()) < PROBE_LIMIT;
-        if like_one && (gave_up || lately && !self.probed.contains(&died.port)) {
-            if self.answered && !gave_up {
-                self.probed.insert(died.port);
-            }
+        // One that dies before the hooks are answered need not be the last.
+        if like_one && (gave_up || lately && (!self.answered || self.probed.insert(died.port))) {
             return;
         }
         if self.answered {

@@ -268,6 +268,13 @@ fn where_nobody_is_told_the_verdict_says_who_stayed_and_what_was_lost() {
     );
 }
 
+/// Whoever comes or goes before the first look was there already.
+fn wait_for_the_first_look(sidecar: &Sidecar) {
+    wait_for("the first look", || {
+        (!sidecar.said("watching the traffic").is_empty()).then_some(())
+    });
+}
+
 /// An app of which the connections are watched, a sidecar that drains until its work is done, and clients that wait for
 /// answers.
 fn with_waiting_clients(clients: usize) -> (Process, Sidecar, Gate, Vec<Client>) {
@@ -293,9 +300,7 @@ fn with_waiting_clients(clients: usize) -> (Process, Sidecar, Gate, Vec<Client>)
 fn who_waits_when_the_app_dies_before_the_hook_is_answered_is_cut_off_too() {
     let (mut app, sidecar, _gate, waiting) = with_waiting_clients(CLIENTS);
     let hook = call_hook(&sidecar);
-    wait_for("the first look", || {
-        (!sidecar.said("watching the traffic").is_empty()).then_some(())
-    });
+    wait_for_the_first_look(&sidecar);
     app.kill();
     assert_eq!(verdict(hook)["outcome"], "app-gone");
     wait_for("the requests that were cut off", || {
@@ -377,10 +382,7 @@ fn each_new_connection_is_an_arrival_and_no_probe_and_no_read_of_ours_is() {
     kept.ask("/hello").unwrap();
 
     let hook = call_hook(&sidecar);
-    // Whoever comes before the first look was there already.
-    wait_for("the first look", || {
-        (!sidecar.said("watching the traffic").is_empty()).then_some(())
-    });
+    wait_for_the_first_look(&sidecar);
     let over = AtomicBool::new(false);
     let (arrived, probes) = thread::scope(|scope| {
         let probing = scope.spawn(|| {

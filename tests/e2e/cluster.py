@@ -71,9 +71,6 @@ class Cluster:
         self.changing = threading.Lock()
         self.owed = []
 
-    def kubectl(self, *words, **more):
-        return kubectl(*words, **more)
-
     def namespace(self, name, result):
         with self.lock:
             number = next(self.numbers)
@@ -163,6 +160,13 @@ class Namespace:
 
     def kubectl(self, *words, **more):
         return kubectl("--namespace", self.name, *words, **more)
+
+    def ask(self, pod, method, url, *headers, check=True):
+        """What the shop's binary in a pod of that name is answered: a status, 0 where there is no answer, and a body."""
+        answer = self.kubectl("exec", pod, "--", "/shop", "ask", method, url,
+                              *(f"--header={header}" for header in headers), check=check)
+        status, _, body = answer.partition(" ")
+        return int(status or 0), body.strip()
 
     def apply(self, *objects):
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

@@ -35,10 +35,8 @@ class Load:
         self.answered(at_least=100)
 
     def ask(self, method, path):
-        answer = self.namespace.kubectl("exec", self.name, "--", "/shop", "ask", method,
-                                        f"http://127.0.0.1:9000{path}", check=False)
-        status, _, body = answer.partition(" ")
-        return body.strip() if status == "200" else None
+        status, body = self.namespace.ask(self.name, method, f"http://127.0.0.1:9000{path}", check=False)
+        return body if status == 200 else None
 
     def answered(self, at_least):
         """Waits until so many requests have been answered."""

@@ -18,13 +18,9 @@ const LISTEN: &str = "0A";
 /// When neither table can be read.
 pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Result<(u64, bool)> {
     let (mut count, mut listens) = (0, false);
-    read(|line| {
-        if let Some((port, peer, state)) = entry(line)
-            && ports.contains(&port)
-        {
-            listens |= state == LISTEN;
-            count += u64::from(state == ESTABLISHED && !ours(peer));
-        }
+    read(ports, |_, (_, peer, state)| {
+        listens |= state == LISTEN;
+        count += u64::from(state == ESTABLISHED && !ours(peer));
     })?;
     Ok((count, listens))
 }
@@ -39,11 +35,8 @@ pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Re
 /// When neither table can be read.
 pub fn replies(ports: &BTreeSet<u16>) -> io::Result<HashMap<(u16, SocketAddr), bool>> {
     let mut replies = HashMap::new();
-    read(|line| {
-        if let Some((port, peer, _)) = entry(line)
-            && ports.contains(&port)
-            && let Some(interactive) = interactive(line)
-        {
+    read(ports, |line, (port, peer, _)| {
+        if let Some(interactive) = interactive(line) {
             replies.insert((port, peer), interactive);
         }
     })?;
@@ -71,8 +64,11 @@ fn is_since_5_19(release: &str) -> bool {
     }
 }
 
-/// Reads both tables, line by line.
-fn read(mut each: impl FnMut(&str)) -> io::Result<()> {
+/// Reads the lines of these local ports from both tables, each with its [`entry`].
+fn read(
+    ports: &BTreeSet<u16>,
+    mut each: impl FnMut(&str, (u16, SocketAddr, &str)),
+) -> io::Result<()> {
     let mut read = Err(io::ErrorKind::NotFound.into());
     for table in TABLES {
         // Without IPv6 there is no second one.
@@ -84,7 +80,10 @@ fn read(mut each: impl FnMut(&str)) -> io::Result<()> {
             }
         };
         for line in BufReader::new(file).lines() {
-            each(&line?);
+            let line = line?;
+            if let Some(entry) = entry(&line).filter(|(port, ..)| ports.contains(port)) {
+                each(&line, entry);
+            }
         }
         read = Ok(());
     }

@@ -66,22 +66,19 @@ def drained_by_hand(ns, pod, over):
     resident = []
     while not over.is_set() or len(resident) <= FEW:
         status, body = ask(ns, pod, "POST", "/drain")
-        assert status == "202", body
+        assert status == 202, body
         wait_for("the verdict", lambda: state(ns, pod)["phase"] == "drained", 60, every=1)
         verdict = state(ns, pod)["verdict"]
         assert verdict["outcome"] == "drained", verdict
         status, body = ask(ns, pod, "DELETE", "/drain")
-        assert status == "200", body
+        assert status == 200, body
         wait_for("the pod to be ready again", lambda: state(ns, pod)["ready"] and pod.ready, 20, every=1)
         resident.append(memory(ns, pod))
     return resident
 
 
 def ask(ns, pod, method, path, port=9903):
-    answer = ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "ask", method,
-                        f"http://127.0.0.1:{port}{path}", f"--header=X-Gracekeeper-Token: {shop.TOKEN}")
-    status, _, body = answer.partition(" ")
-    return status, body
+    return ns.ask(pod.name, method, f"http://127.0.0.1:{port}{path}", f"X-Gracekeeper-Token: {shop.TOKEN}")
 
 
 def state(ns, pod):

@@ -29,8 +29,7 @@ def liveness(cluster, result):
         shop.opened(ns, shop.workload("Deployment", spec))
         load = Load(ns)
         pod = ns.pods.there()[0]
-        ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "ask", "POST",
-                   f"http://127.0.0.1:{shop.PORT}/sick")
+        ns.ask(pod.name, "POST", f"http://127.0.0.1:{shop.PORT}/sick")
         wait_for("the app to be restarted and the pod ready again", lambda: back(pod, "shop"))
         time.sleep(3)
         result.outcomes.append(load.stop())

@@ -1,5 +1,6 @@
 """What others in the cluster can do to a sidecar."""
 
+import functools
 import json
 
 import shop
@@ -20,14 +21,7 @@ def stranger(ns):
     ns.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger", "labels": {"app": "stranger"}},
               "spec": shop.pod([container], grace=1)})
     ns.kubectl("wait", "pod/stranger", "--for=condition=Ready", "--timeout=60s")
-
-    def ask(method, url, *headers):
-        answer = ns.kubectl("exec", "stranger", "--", "/shop", "ask", method, url,
-                            *(f"--header={header}" for header in headers))
-        status, _, body = answer.partition(" ")
-        return int(status), body
-
-    return ask
+    return functools.partial(ns.ask, "stranger")
 
 
 def address(pod, port=9903):
