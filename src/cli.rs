@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::mistake::Mistakes;
-use crate::{cluster, drain, http, inflight, install, serve};
+use crate::config::ConfigErrors;
+use crate::{cluster, drain, http, inflight, install, notices, run};
 
 /// Every flag is also an environment variable: `GRACEKEEPER_` and the flag in capitals.
 const PREFIX: &str = "GRACEKEEPER_";
@@ -19,11 +19,11 @@ const PREFIX: &str = "GRACEKEEPER_";
 #[command(name = "gracekeeper", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
-    command: Typed,
+    command: Subcommand,
 }
 
-#[derive(Debug, Subcommand)]
-enum Typed {
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
     /// The sidecar: serves readiness and preStop hooks, and drains
     #[command(
         after_help = "Every flag is also an environment variable: --min-wait is GRACEKEEPER_MIN_WAIT. Where a flag \
@@ -61,7 +61,7 @@ struct RunArgs {
     #[command(flatten)]
     http: http::Args,
     #[command(flatten)]
-    serve: serve::Args,
+    notices: notices::Args,
     #[command(flatten)]
     cluster: cluster::Args,
     #[command(flatten)]
@@ -104,16 +104,16 @@ impl Default for Log {
 #[derive(Debug)]
 pub enum Command {
     /// The sidecar.
-    Run(Box<serve::Settings>),
+    Run(Box<run::Settings>),
     /// A preStop hook.
-    Hook(Box<serve::Settings>),
+    Hook(Box<run::Settings>),
     /// A copy of the binary.
     Install(install::Args),
 }
 
 /// What was asked for, checked.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Invocation {
     /// How to log.
     pub log: Log,
     /// What to do.
@@ -127,7 +127,7 @@ pub struct Asked {
 pub enum Stop {
     /// Help or version, as asked for.
     Help(String),
-    /// Mistakes, a line each.
+    /// ConfigErrors, a line each.
     Usage(String),
 }
 
@@ -135,38 +135,37 @@ pub enum Stop {
 ///
 /// # Errors
 /// Every mistake in them.
-pub fn parse(words: &[String], environment: &BTreeMap<String, String>) -> Result<Asked, Stop> {
+pub fn parse(words: &[String], environment: &BTreeMap<String, String>) -> Result<Invocation, Stop> {
     let (words, from_environment) = with_environment(words, environment);
-    let mut mistakes = Mistakes::new(from_environment);
-    let Some(cli) = typed(words, &mut mistakes)? else {
+    let mut errors = ConfigErrors::new(from_environment);
+    let Some(cli) = typed(words, &mut errors)? else {
         return Err(Stop::Usage(
-            mistakes.settle::<()>(None).err().unwrap_or_default(),
+            errors.finish::<()>(None).err().unwrap_or_default(),
         ));
     };
     let (run, command): (_, fn(_) -> _) = match cli.command {
-        Typed::Run(run) => (run, Command::Run),
-        Typed::Hook(run) => (run, Command::Hook),
-        Typed::Install(args) => {
-            let asked = Asked {
+        Subcommand::Run(run) => (run, Command::Run),
+        Subcommand::Hook(run) => (run, Command::Hook),
+        Subcommand::Install(args) => {
+            let asked = Invocation {
                 log: Log::default(),
                 command: Command::Install(args),
                 warnings: Vec::new(),
             };
-            return mistakes.settle(Some(asked)).map_err(Stop::Usage);
+            return errors.finish(Some(asked)).map_err(Stop::Usage);
         }
     };
-    let drain = run.drain.settle(&mut mistakes);
-    let inflight = run.inflight.settle(&mut mistakes);
-    let http = run.http.settle(
+    let drain = run.drain.validate(&mut errors);
+    let inflight = run.inflight.validate(&mut errors);
+    let http = run.http.validate(
         environment.get(http::TOKEN_VARIABLE).map(String::as_str),
-        &mut mistakes,
+        &mut errors,
     );
-    let serve = run.serve.settle(&mut mistakes);
-    let cluster = run.cluster.settle(environment, &mut mistakes);
-    let log = run.log.settle(
-        environment.get("RUST_LOG").map(String::as_str),
-        &mut mistakes,
-    );
+    let notices = run.notices.validate(&mut errors);
+    let cluster = run.cluster.validate(environment, &mut errors);
+    let log = run
+        .log
+        .validate(environment.get("RUST_LOG").map(String::as_str), &mut errors);
     let mut warnings = unknown_variables(environment);
     if drain.min_wait > drain.budget() {
         warnings.push(format!(
@@ -176,22 +175,22 @@ pub fn parse(words: &[String], environment: &BTreeMap<String, String>) -> Result
             humantime::format_duration(drain.budget()),
         ));
     }
-    let settings = http.zip(log).map(|(http, log)| Asked {
+    let settings = http.zip(log).map(|(http, log)| Invocation {
         log,
-        command: command(Box::new(serve::Settings {
+        command: command(Box::new(run::Settings {
             inflight,
             drain,
             http,
-            notices: serve,
+            notices,
             cluster,
         })),
         warnings,
     });
-    mistakes.settle(settings).map_err(Stop::Usage)
+    errors.finish(settings).map_err(Stop::Usage)
 }
 
 /// The words as flags. Unknown flags are noted and passed over, so that the rest is checked too.
-fn typed(mut words: Vec<String>, mistakes: &mut Mistakes) -> Result<Option<Cli>, Stop> {
+fn typed(mut words: Vec<String>, errors: &mut ConfigErrors) -> Result<Option<Cli>, Stop> {
     loop {
         let error = match Cli::try_parse_from(&words) {
             Ok(cli) => return Ok(Some(cli)),
@@ -218,7 +217,7 @@ fn typed(mut words: Vec<String>, mistakes: &mut Mistakes) -> Result<Option<Cli>,
                     Some(ContextValue::String(near)) => format!("; did you mean {near}?"),
                     _ => "; gracekeeper run --help lists them all".to_owned(),
                 };
-                mistakes.say(format!("{name} is not a flag{near}"));
+                errors.say(format!("{name} is not a flag{near}"));
                 let has_value = !words[at].contains('=')
                     && words[at].starts_with("--")
                     && words.get(at + 1).is_some_and(|next| !next.starts_with('-'));
@@ -226,7 +225,7 @@ fn typed(mut words: Vec<String>, mistakes: &mut Mistakes) -> Result<Option<Cli>,
             }
             _ => {
                 let told = error.render().to_string();
-                mistakes.say(
+                errors.say(
                     told.trim_start_matches("error: ")
                         .lines()
                         .next()
@@ -305,24 +304,24 @@ fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 impl LogArgs {
-    fn settle(&self, rust_log: Option<&str>, mistakes: &mut Mistakes) -> Option<Log> {
+    fn validate(&self, rust_log: Option<&str>, errors: &mut ConfigErrors) -> Option<Log> {
         let json = match self.log_format.as_str() {
             "text" => Some(false),
             "json" => Some(true),
             other => {
-                mistakes.add("log-format", other, "write text or json");
+                errors.add("log-format", other, "write text or json");
                 None
             }
         };
         let level =
             Level::from_str(&self.log_level).map_err(|_| "write error, warn, info, debug or trace");
-        let level = mistakes.check("log-level", &self.log_level, level)?;
+        let level = errors.check("log-level", &self.log_level, level)?;
         let targets = match rust_log.filter(|text| !text.is_empty()) {
             None => Targets::new().with_default(level),
             Some(text) => match text.parse() {
                 Ok(targets) => targets,
                 Err(e) => {
-                    mistakes.say(format!(
+                    errors.say(format!(
                         "RUST_LOG={text:?}: {e}; write info or gracekeeper=debug"
                     ));
                     return None;
@@ -343,7 +342,7 @@ mod tests {
 
     const SOURCE: &str = "--inflight=prometheus+http://127.0.0.1:8000/metrics#m";
 
-    fn parse(words: &[&str], environment: &[(&str, &str)]) -> Result<Asked, Stop> {
+    fn parse(words: &[&str], environment: &[(&str, &str)]) -> Result<Invocation, Stop> {
         let words: Vec<String> = ["gracekeeper", "run"]
             .iter()
             .chain(words)
@@ -356,14 +355,14 @@ mod tests {
         super::parse(&words, &environment)
     }
 
-    fn settings(words: &[&str], environment: &[(&str, &str)]) -> serve::Settings {
+    fn settings(words: &[&str], environment: &[(&str, &str)]) -> run::Settings {
         match parse(words, environment).unwrap().command {
             Command::Run(settings) => *settings,
             other => panic!("{other:?}"),
         }
     }
 
-    fn mistakes(words: &[&str], environment: &[(&str, &str)]) -> String {
+    fn errors(words: &[&str], environment: &[(&str, &str)]) -> String {
         match parse(words, environment).unwrap_err() {
             Stop::Usage(text) => text,
             Stop::Help(text) => panic!("help: {text}"),
@@ -458,7 +457,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_at_once() {
-        let told = mistakes(
+        let told = errors(
             &[
                 "--listen=9903",
                 "--inflight=gopher://x",
@@ -511,7 +510,7 @@ mod tests {
 
     #[test]
     fn nothing_to_watch_is_a_mistake_with_a_remedy() {
-        assert!(mistakes(&[], &[]).contains("write --app-port 8000"));
+        assert!(errors(&[], &[]).contains("write --app-port 8000"));
     }
 
     #[test]
@@ -541,15 +540,15 @@ mod tests {
     #[test]
     fn two_tokens_or_an_empty_one_are_mistakes() {
         assert!(
-            mistakes(&[SOURCE, "--token-file=/x"], &[("GRACEKEEPER_TOKEN", "s")])
+            errors(&[SOURCE, "--token-file=/x"], &[("GRACEKEEPER_TOKEN", "s")])
                 .contains("one of the two")
         );
-        assert!(mistakes(&[SOURCE], &[("GRACEKEEPER_TOKEN", " ")]).contains("empty"));
+        assert!(errors(&[SOURCE], &[("GRACEKEEPER_TOKEN", " ")]).contains("empty"));
     }
 
     #[test]
     fn no_secret_is_shown() {
-        let told = mistakes(&["--inflight=prometheus+http://me:hunter2@x:1/m"], &[]);
+        let told = errors(&["--inflight=prometheus+http://me:hunter2@x:1/m"], &[]);
         assert!(!told.contains("hunter2"), "{told}");
         let run = settings(&[SOURCE], &[("GRACEKEEPER_TOKEN", "hunter2")]);
         assert!(!format!("{run:?}").contains("hunter2"));

@@ -6,6 +6,7 @@
 mod endpoints;
 mod events;
 mod pod;
+pub mod reporter;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::mistake::Mistakes;
+use crate::config::ConfigErrors;
 pub use events::{Note, Reason};
 #[cfg(test)]
 pub use pod::Deletion;
@@ -78,26 +79,26 @@ pub struct Access {
 impl Args {
     /// Checks the flags. The environment says where the API is, as in every pod, and which pod this is: `POD_NAME`,
     /// `POD_NAMESPACE` and `POD_UID`, by the downward API.
-    pub fn settle(
+    pub fn validate(
         &self,
         environment: &BTreeMap<String, String>,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> Settings {
         let on = match self.kube.as_str() {
             "auto" => true,
             "off" => false,
             other => {
-                mistakes.add("kube", other, "write auto or off");
+                errors.add("kube", other, "write auto or off");
                 return Settings::default();
             }
         };
         for name in &self.service {
             if !is_label(name) {
                 let message = "it is no Service's name; write the name alone, such as shop";
-                mistakes.add("service", name, message);
+                errors.add("service", name, message);
             } else if !on {
                 let message = "its EndpointSlices are in the Kubernetes API; leave out --kube=off";
-                mistakes.add("service", name, message);
+                errors.add("service", name, message);
             }
         }
         let (access, missing) = match on.then(|| self.access(environment)) {
@@ -338,13 +339,13 @@ async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Er
 mod tests {
     use super::*;
 
-    fn settle(args: &Args, environment: &[(&str, &str)]) -> Result<Settings, String> {
+    fn validate(args: &Args, environment: &[(&str, &str)]) -> Result<Settings, String> {
         let environment = (environment.iter())
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        let mut mistakes = Mistakes::default();
-        let settings = args.settle(&environment, &mut mistakes);
-        mistakes.settle(Some(settings))
+        let mut errors = ConfigErrors::default();
+        let settings = args.validate(&environment, &mut errors);
+        errors.finish(Some(settings))
     }
 
     fn args(folder: &std::path::Path) -> Args {
@@ -366,11 +367,11 @@ mod tests {
     fn the_api_is_asked_where_a_service_account_is_mounted() {
         let folder = tempfile::tempdir().unwrap();
         let args = args(folder.path());
-        let settings = settle(&args, &POD).unwrap();
+        let settings = validate(&args, &POD).unwrap();
         assert_eq!((settings.access, settings.warning), (None, None));
         std::fs::write(folder.path().join("token"), "t").unwrap();
         std::fs::write(folder.path().join("namespace"), "shops").unwrap();
-        let access = settle(&args, &POD).unwrap().access.unwrap();
+        let access = validate(&args, &POD).unwrap().access.unwrap();
         assert_eq!((access.host.as_str(), access.port), ("fd00::1", 6443));
         assert_eq!(
             (access.namespace.as_str(), access.pod.as_str()),
@@ -380,8 +381,8 @@ mod tests {
             kube: "off".to_owned(),
             ..args.clone()
         };
-        assert_eq!(settle(&off, &POD).unwrap().access, None);
-        let nameless = settle(&args, &POD[..2]).unwrap();
+        assert_eq!(validate(&off, &POD).unwrap().access, None);
+        let nameless = validate(&args, &POD[..2]).unwrap();
         assert_eq!(nameless.access, None);
         assert!(nameless.warning.unwrap().contains("POD_NAME"));
     }
@@ -393,13 +394,13 @@ mod tests {
             kube: "on".to_owned(),
             ..args(folder.path())
         };
-        assert!(settle(&wrong, &[]).unwrap_err().contains("auto or off"));
+        assert!(validate(&wrong, &[]).unwrap_err().contains("auto or off"));
         for name in ["", "Shop", "shop.example", "-shop", "shop,till"] {
             let wrong = Args {
                 service: vec![name.to_owned()],
                 ..args(folder.path())
             };
-            let told = settle(&wrong, &[]).unwrap_err();
+            let told = validate(&wrong, &[]).unwrap_err();
             assert!(told.contains("no Service's name"), "{told}");
         }
         let off = Args {
@@ -407,12 +408,12 @@ mod tests {
             service: vec!["shop".to_owned()],
             ..args(folder.path())
         };
-        assert!(settle(&off, &[]).unwrap_err().contains("--kube=off"));
+        assert!(validate(&off, &[]).unwrap_err().contains("--kube=off"));
         let outside = Args {
             service: vec!["shop".to_owned()],
             ..args(folder.path())
         };
-        let warning = settle(&outside, &[]).unwrap().warning.unwrap();
+        let warning = validate(&outside, &[]).unwrap().warning.unwrap();
         assert!(warning.contains("automountServiceAccountToken"));
     }
 }

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::mistake::{self, Mistakes};
-use decision::{Decision, Facts, Track, Traffic, decide};
+use crate::config::{self, ConfigErrors};
+use decision::{Decision, Facts, SourceHistory, Traffic, decide};
 use reads::Reads;
 pub use reads::pause;
 
@@ -128,7 +128,7 @@ pub enum WhenBlind {
 
 impl Args {
     /// Checks the flags, each and together.
-    pub fn settle(&self, mistakes: &mut Mistakes) -> Policy {
+    pub fn validate(&self, errors: &mut ConfigErrors) -> Policy {
         let max_inflight = self
             .max_inflight
             .parse::<u32>()
@@ -147,47 +147,47 @@ impl Args {
                 .map(WhenBlind::Window)
                 .ok_or("write wait, window=20s or proceed"),
         };
-        let grace_period = mistakes.positive_duration("grace-period", &self.grace_period);
-        let reserve = mistakes.duration("reserve", &self.reserve);
+        let grace_period = errors.positive_duration("grace-period", &self.grace_period);
+        let reserve = errors.duration("reserve", &self.reserve);
         if !grace_period.is_zero() && reserve >= grace_period {
             let message = format!(
                 "it leaves nothing of --grace-period {}; write less",
                 self.grace_period
             );
-            mistakes.add("reserve", &self.reserve, message);
+            errors.add("reserve", &self.reserve, message);
         }
-        let quiet_period = mistakes.duration("quiet-period", &self.quiet_period);
-        let max_quiet = mistakes.duration("max-quiet", &self.max_quiet);
+        let quiet_period = errors.duration("quiet-period", &self.quiet_period);
+        let max_quiet = errors.duration("max-quiet", &self.max_quiet);
         if max_quiet < quiet_period {
             let message = format!(
                 "it is less than --quiet-period {}; write as much or more",
                 self.quiet_period
             );
-            mistakes.add("max-quiet", &self.max_quiet, message);
+            errors.add("max-quiet", &self.max_quiet, message);
         }
         let timeout = self
             .timeout
             .as_ref()
-            .map(|timeout| mistakes.positive_duration("timeout", timeout));
+            .map(|timeout| errors.positive_duration("timeout", timeout));
         Policy {
             max_inflight: f64::from(
-                mistakes
+                errors
                     .check("max-inflight", &self.max_inflight, max_inflight)
                     .unwrap_or(0),
             ),
-            min_wait: mistakes.duration("min-wait", &self.min_wait),
+            min_wait: errors.duration("min-wait", &self.min_wait),
             quiet_period,
             max_quiet,
             grace_period,
             reserve,
             timeout,
-            readiness: mistakes
+            readiness: errors
                 .check("readiness", &self.readiness, readiness)
                 .unwrap_or(Readiness::Now),
-            when_blind: mistakes
+            when_blind: errors
                 .check("when-blind", &self.when_blind, when_blind)
                 .unwrap_or(WhenBlind::Wait),
-            poll_interval: mistakes.positive_duration("poll-interval", &self.poll_interval),
+            poll_interval: errors.positive_duration("poll-interval", &self.poll_interval),
             exit_with_app: self.exit_with_app,
         }
     }
@@ -218,7 +218,7 @@ impl Policy {
 
 /// The duration of `WORD=DURATION`.
 fn with_duration(text: &str, word: &str) -> Option<Duration> {
-    mistake::duration(text.strip_prefix(word)?.strip_prefix('=')?).ok()
+    config::duration(text.strip_prefix(word)?.strip_prefix('=')?).ok()
 }
 
 /// Where the pod is between serving and gone.
@@ -341,19 +341,20 @@ pub enum Reading {
 
 /// Reads the source of that index once, when it is polled. It may take as long as it likes: it is dropped when no longer
 /// needed.
-pub type Count = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>;
+pub type ReadCount = Arc<dyn Fn(usize) -> BoxFuture<'static, Reading> + Send + Sync>;
 
 /// Looks at the traffic of the drain that began then, as of when routes are known to have changed, if they are; nothing
 /// where it cannot be seen. It looks when it is polled, and answers within a second or two.
-pub type Look =
-    Arc<dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<Sight>> + Send + Sync>;
+pub type ReadTraffic = Arc<
+    dyn Fn(Instant, Option<Instant>) -> BoxFuture<'static, Option<TrafficSnapshot>> + Send + Sync,
+>;
 
 /// Ends when no Service sends anybody here any more; false where nobody can say when that is. It may be dropped before.
-pub type Leave = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+pub type EndpointsLeft = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What one look at the traffic on the app's ports saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sight {
+pub struct TrafficSnapshot {
     /// Connections made since the drain began that brought something.
     pub arrivals: u64,
     /// When the last of them was seen.
@@ -372,7 +373,7 @@ pub struct Sight {
     pub held: Option<u64>,
 }
 
-impl Sight {
+impl TrafficSnapshot {
     /// Nobody is left who could answer.
     pub fn is_deserted(&self) -> bool {
         !self.listens && self.open == 0
@@ -402,7 +403,7 @@ pub struct Verdict {
 
 /// What somebody else says of the drain that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Advice {
+pub struct PodFacts {
     /// The pod is going, and not only its app's container.
     pub going: bool,
     /// The pod's grace period, from the first hook or SIGTERM on.
@@ -489,10 +490,10 @@ enum Command {
     Release {
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    Advise {
+    PodFacts {
         /// Which drain it is about.
         began: Instant,
-        advice: Advice,
+        pod: PodFacts,
     },
 }
 
@@ -561,8 +562,8 @@ impl Handle {
     }
 
     /// Says something of the drain that began then. It is passed over once that one is history.
-    pub async fn advise(&self, began: Instant, advice: Advice) {
-        let _ = self.commands.send(Command::Advise { began, advice }).await;
+    pub async fn pod_facts(&self, began: Instant, pod: PodFacts) {
+        let _ = self.commands.send(Command::PodFacts { began, pod }).await;
     }
 
     async fn ask(
@@ -579,9 +580,9 @@ impl Handle {
 pub struct Owner {
     policy: Policy,
     sources: Vec<Source>,
-    count: Count,
-    look: Option<Look>,
-    leave: Option<Leave>,
+    count: ReadCount,
+    look: Option<ReadTraffic>,
+    leave: Option<EndpointsLeft>,
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
     events: mpsc::UnboundedSender<Event>,
@@ -596,9 +597,9 @@ pub struct Owner {
 pub fn new(
     policy: Policy,
     sources: Vec<Source>,
-    count: Count,
-    look: Option<Look>,
-    leave: Option<Leave>,
+    count: ReadCount,
+    look: Option<ReadTraffic>,
+    leave: Option<EndpointsLeft>,
 ) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
     let (commands, asked) = mpsc::channel(64);
     let (events, happened) = mpsc::unbounded_channel();
@@ -658,7 +659,7 @@ impl Owner {
     /// Serves until somebody wants a drain. No timer runs, unless the sidecar has to see its app end.
     async fn serving(&mut self) -> Next {
         let mut reads = self.policy.exit_with_app.then(|| self.reads());
-        let mut tracks = self.tracks(Instant::now());
+        let mut histories = self.histories(Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -667,11 +668,11 @@ impl Owner {
                     Some(Command::Drain { trigger, caller }) => return Next::Drain(trigger, caller),
                     Some(Command::Undo { reply }) => answer(reply, Ok(())),
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
-                    Some(Command::Advise { .. }) => {}
+                    Some(Command::PodFacts { .. }) => {}
                 },
                 read = next_of(&mut reads) => {
-                    tracks[read.source].take(&read, self.policy.max_inflight);
-                    if tracks.iter().all(|track| track.is_gone_for(self.policy.max_quiet)) {
+                    histories[read.source].take(&read, self.policy.max_inflight);
+                    if histories.iter().all(|history| history.is_gone_for(self.policy.max_quiet)) {
                         info!("the app has ended by itself, and the sidecar ends with it");
                         return Next::End;
                     }
@@ -717,7 +718,7 @@ impl Owner {
             deadline: drain.deadline,
             signalled: self.signalled,
             left: self.leave.is_none().then_some(began),
-            sources: self.tracks(began),
+            sources: self.histories(began),
             traffic: match self.look {
                 Some(_) => Traffic::Awaited,
                 None => Traffic::Unwatched,
@@ -765,17 +766,17 @@ impl Owner {
                         answer(reply, Ok(()));
                         break (Outcome::Released, None);
                     }
-                    Some(Command::Advise { began: of, advice }) if of == began => {
-                        if let (Some(granted), Some(since)) = (advice.granted, stopping) {
+                    Some(Command::PodFacts { began: of, pod }) if of == began => {
+                        if let (Some(granted), Some(since)) = (pod.granted, stopping) {
                             self.bound(&mut drain, since, granted);
                             facts.deadline = drain.deadline;
                         }
-                        if advice.going {
+                        if pod.going {
                             self.note_going();
                         }
-                        reason = advice.reason.or(reason);
+                        reason = pod.reason.or(reason);
                     }
-                    Some(Command::Advise { .. }) => {}
+                    Some(Command::PodFacts { .. }) => {}
                 },
                 known = ended(&mut leaving) => {
                     leaving = None;
@@ -783,9 +784,9 @@ impl Owner {
                 }
                 read = reads.next() => {
                     let open_until = facts.open_until(&self.policy);
-                    let track = &mut facts.sources[read.source];
-                    track.take(&read, self.policy.max_inflight);
-                    let wanted = track.settles_at(&self.policy, open_until);
+                    let history = &mut facts.sources[read.source];
+                    history.take(&read, self.policy.max_inflight);
+                    let wanted = history.settles_at(&self.policy, open_until);
                     reads.again((self.count)(read.source), &read, self.policy.poll_interval, wanted);
                 }
                 seen = looks.next() => {
@@ -820,7 +821,7 @@ impl Owner {
                 .sources
                 .iter()
                 .map(|source| source.name.clone())
-                .zip(facts.sources.iter().map(Track::count))
+                .zip(facts.sources.iter().map(SourceHistory::count))
                 .collect(),
             arrivals: facts.arrivals(),
             persistent: facts
@@ -887,8 +888,8 @@ impl Owner {
                         return Next::Serve;
                     }
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
-                    Some(Command::Advise { began, advice }) => {
-                        if advice.going && began == drain.began {
+                    Some(Command::PodFacts { began, pod }) => {
+                        if pod.going && began == drain.began {
                             self.note_going();
                         }
                     }
@@ -930,8 +931,8 @@ impl Owner {
                         return Next::Serve;
                     }
                     Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
-                    Some(Command::Advise { began, advice }) => {
-                        if advice.going && began == drain.began {
+                    Some(Command::PodFacts { began, pod }) => {
+                        if pod.going && began == drain.began {
                             self.note_going();
                             self.enter(Phase::Drained);
                             return Next::Rest(drain, verdict);
@@ -963,9 +964,9 @@ impl Owner {
     }
 
     /// What is known of every source: nothing yet.
-    fn tracks(&self, now: Instant) -> Vec<Track> {
+    fn histories(&self, now: Instant) -> Vec<SourceHistory> {
         (self.sources.iter())
-            .map(|source| Track::new(now, source.connections))
+            .map(|source| SourceHistory::new(now, source.connections))
             .collect()
     }
 

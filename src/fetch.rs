@@ -3,7 +3,7 @@
 //! A fresh connection that says `Connection: close` is gone from the app's own counts as soon as it has answered, and
 //! can be told from its clients' connections by its local port.
 
-mod ours;
+mod own_sockets;
 mod tls;
 mod url;
 
@@ -27,7 +27,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use ours::Ours;
+use own_sockets::OwnSockets;
 use tls::Tls;
 use url::{Host, Place};
 pub use url::{Transport, Url};
@@ -104,7 +104,7 @@ pub struct Client(Arc<Parts>);
 
 #[derive(Default)]
 struct Parts {
-    ours: Ours,
+    own_sockets: OwnSockets,
     tls: Tls,
 }
 
@@ -121,8 +121,8 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// Our own connections.
-    pub fn ours(&self) -> &Ours {
-        &self.0.ours
+    pub fn own_sockets(&self) -> &OwnSockets {
+        &self.0.own_sockets
     }
 
     /// Sends one request, without a body and with the media types to accept.
@@ -235,7 +235,7 @@ impl Client {
             TcpStream::connect((host.name.as_str(), host.port)).await?
         };
         self.0
-            .ours
+            .own_sockets
             .note(stream.local_addr().map_err(Error::Unreachable)?);
         Ok(stream)
     }
@@ -285,7 +285,7 @@ mod tests {
                     let (mut stream, peer) = listener.accept().await.unwrap();
                     let first = stream.read_u8().await.unwrap();
                     assert_eq!(first, b'G');
-                    assert!(client.ours().is_ours(peer), "{peer}");
+                    assert!(client.own_sockets().contains(peer), "{peer}");
                     answer(stream).await
                 }
             };

@@ -17,12 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::drain::{Policy, Trigger, Verdict};
+use crate::drainer::Drainer;
 use crate::fetch::{self, Client, Url};
 use crate::http::Token;
 use crate::report;
-use crate::serve::{self, Core};
+use crate::run;
 use crate::signal::Signals;
-use crate::traffic::Kubelet;
+use crate::traffic::KubeletAddresses;
 
 /// How soon a sidecar that lives answers.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -43,7 +44,7 @@ pub(crate) const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERS
 ///
 /// # Errors
 /// When it cannot wait, or is told to stop: as a container's first process it would not hear SIGTERM otherwise.
-pub async fn run(settings: serve::Settings) -> anyhow::Result<String> {
+pub async fn run(settings: run::Settings) -> anyhow::Result<String> {
     let mut signals = Signals::catch()?;
     tokio::select! {
         line = wait(settings) => line,
@@ -51,11 +52,11 @@ pub async fn run(settings: serve::Settings) -> anyhow::Result<String> {
     }
 }
 
-async fn wait(mut settings: serve::Settings) -> anyhow::Result<String> {
+async fn wait(mut settings: run::Settings) -> anyhow::Result<String> {
     let began = Instant::now();
     let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
     let token = settings.http.token.as_ref();
-    let kubelet = Kubelet::default();
+    let kubelet = KubeletAddresses::default();
     let why = match ask(sidecar, token, &kubelet).await {
         Ok(verdict) => return Ok(verdict),
         Err(why) => why,
@@ -92,7 +93,7 @@ pub fn tell(line: &str) {
 async fn ask(
     sidecar: SocketAddr,
     token: Option<&Token>,
-    kubelet: &Kubelet,
+    kubelet: &KubeletAddresses,
 ) -> Result<String, String> {
     let Ok(status) = timeout(ALIVE, get(sidecar, "/status", None)).await else {
         let limit = humantime::format_duration(ALIVE);
@@ -166,8 +167,11 @@ fn rest(policy: Policy, gone: Duration) -> Policy {
 }
 
 /// Drains as the sidecar would.
-async fn drain(settings: serve::Settings, kubelet: &Kubelet) -> anyhow::Result<Arc<Verdict>> {
-    let core = Core::new(settings.inflight, settings.drain, None)?;
+async fn drain(
+    settings: run::Settings,
+    kubelet: &KubeletAddresses,
+) -> anyhow::Result<Arc<Verdict>> {
+    let core = Drainer::new(settings.inflight, settings.drain, None)?;
     // Its probes are no traffic. Nobody calls us, so whoever is at the gateway is taken for it.
     for address in kubelet.addresses().into_iter().chain(gateway()) {
         core.kubelet.called_from(address);
@@ -183,9 +187,9 @@ async fn drain(settings: serve::Settings, kubelet: &Kubelet) -> anyhow::Result<A
         let notices = notices.clone();
         async move {
             // Without a sidecar nobody writes Events, and the message is the app's own.
-            let (advise, _) = tokio::sync::mpsc::unbounded_channel();
+            let (report, _) = tokio::sync::mpsc::unbounded_channel();
             notices
-                .tell(events, &client, &metrics, traffic, &advise)
+                .tell(events, &client, &metrics, traffic, &report)
                 .await;
         }
     });

@@ -36,13 +36,13 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::config::ConfigErrors;
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
 use crate::fetch::{Client, Url};
 use crate::inflight::Meter;
 use crate::metrics::Metrics;
-use crate::mistake::Mistakes;
 use crate::report;
-use crate::traffic::{Kubelet, Traffic};
+use crate::traffic::{KubeletAddresses, Traffic};
 pub use connections::Server;
 
 /// The environment variable that holds the token itself.
@@ -76,25 +76,25 @@ pub struct Settings {
 
 impl Args {
     /// Checks the flags; `token` is what the environment has of one.
-    pub fn settle(&self, token: Option<&str>, mistakes: &mut Mistakes) -> Option<Settings> {
+    pub fn validate(&self, token: Option<&str>, errors: &mut ConfigErrors) -> Option<Settings> {
         let token = match (&self.token_file, token) {
             (Some(path), Some(_)) => {
                 let message = format!("{TOKEN_VARIABLE} is set too; give one of the two");
-                mistakes.add("token-file", &path.to_string_lossy(), message);
+                errors.add("token-file", &path.to_string_lossy(), message);
                 None
             }
             (Some(path), None) => {
-                mistakes.check("token-file", &path.to_string_lossy(), Token::read(path))
+                errors.check("token-file", &path.to_string_lossy(), Token::read(path))
             }
             (None, Some(token)) => Token::new(token)
-                .map_err(|message| mistakes.say(format!("{TOKEN_VARIABLE}: {message}")))
+                .map_err(|message| errors.say(format!("{TOKEN_VARIABLE}: {message}")))
                 .ok(),
             (None, None) => None,
         };
         let app_ready = (self.app_ready.as_ref())
-            .and_then(|text| mistakes.check("app-ready", text, Url::parse(text)));
+            .and_then(|text| errors.check("app-ready", text, Url::parse(text)));
         Some(Settings {
-            listen: mistakes.address("listen", &self.listen)?,
+            listen: errors.address("listen", &self.listen)?,
             token,
             app_ready,
         })
@@ -169,7 +169,7 @@ pub struct App {
     /// Where the traffic on the app's ports is watched.
     pub traffic: Option<Traffic>,
     /// Where the kubelet calls from.
-    pub kubelet: Kubelet,
+    pub kubelet: KubeletAddresses,
     /// Where readiness also asks, and for how long.
     pub app_ready: Option<(Url, Duration)>,
 }

@@ -22,8 +22,8 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::config::ConfigErrors;
 use crate::fetch::{self, Client};
-use crate::mistake::Mistakes;
 use page::Page;
 use presets::Preset;
 use sockets::{Rule, Table};
@@ -75,17 +75,17 @@ pub struct Settings {
 
 impl Args {
     /// Checks the flags.
-    pub fn settle(&self, mistakes: &mut Mistakes) -> Settings {
+    pub fn validate(&self, errors: &mut ConfigErrors) -> Settings {
         let mut sources: Vec<Source> = (self.inflight.iter())
             .filter_map(|text| {
-                mistakes.check("inflight", &without_credentials(text), Source::parse(text))
+                errors.check("inflight", &without_credentials(text), Source::parse(text))
             })
             .collect();
         let mut ports: BTreeSet<u16> = (self.app_port.iter())
-            .filter_map(|text| mistakes.check("app-port", text, port(text)))
+            .filter_map(|text| errors.check("app-port", text, port(text)))
             .collect();
         if self.inflight.is_empty() && self.app_port.is_empty() {
-            mistakes.say(
+            errors.say(
                 "there is nothing to watch; write --app-port 8000 with your app's port, or --inflight \
                  'prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress' with its port and metric, or both",
             );
@@ -97,7 +97,7 @@ impl Args {
         Settings {
             sources,
             ports,
-            read_timeout: mistakes.positive_duration("read-timeout", &self.read_timeout),
+            read_timeout: errors.positive_duration("read-timeout", &self.read_timeout),
         }
     }
 }
@@ -191,19 +191,19 @@ impl Source {
     ///
     /// # Errors
     /// When there is no count: see [`Error`].
-    pub async fn read(&self, means: &Means) -> Result<f64, Error> {
+    pub async fn read(&self, context: &ReadContext) -> Result<f64, Error> {
         let read = async {
             match &self.kind {
-                Kind::Page(page) => page.read(&means.client).await,
+                Kind::Page(page) => page.read(&context.client).await,
                 Kind::Sockets { table, busy } => {
                     let rule = match busy {
                         false => Rule::Open,
                         true => Rule::Busy {
-                            quiet_period: means.quiet_period,
-                            max_quiet: means.max_quiet,
+                            quiet_period: context.quiet_period,
+                            max_quiet: context.max_quiet,
                         },
                     };
-                    let ours = |peer| means.client.ours().is_ours(peer);
+                    let ours = |peer| context.client.own_sockets().contains(peer);
                     match table.count(rule, ours).await? {
                         (0, false) => Err(Error::Http(fetch::Error::Refused)),
                         (count, _) => Ok(count as f64),
@@ -211,9 +211,9 @@ impl Source {
                 }
             }
         };
-        match timeout(means.read_timeout, read).await {
+        match timeout(context.read_timeout, read).await {
             Ok(read) => read.and_then(count),
-            Err(_) => Err(Error::Http(fetch::Error::Timeout(means.read_timeout))),
+            Err(_) => Err(Error::Http(fetch::Error::Timeout(context.read_timeout))),
         }
     }
 }
@@ -226,7 +226,7 @@ fn port(text: &str) -> Result<u16, String> {
 
 /// What reads need.
 #[derive(Debug, Clone)]
-pub struct Means {
+pub struct ReadContext {
     /// Sends the requests.
     pub client: Client,
     /// How long one read may take.
@@ -363,7 +363,7 @@ impl From<promql::Error> for Error {
 #[derive(Debug)]
 pub struct Meter {
     source: Source,
-    means: Means,
+    context: ReadContext,
     record: Mutex<Record>,
 }
 
@@ -373,20 +373,20 @@ pub struct Record {
     /// What was wrong at the last read that gave no count, if it was the last one.
     pub problem: Option<Arc<str>>,
     /// The last read: when it ended, and what it gave.
-    pub last: Option<(Instant, Reading)>,
+    pub last: Option<(Instant, ReadResult)>,
     /// Something has listened there since the start.
     pub heard: bool,
 }
 
 /// What one read gave: a count, or the name of the reason why there is none.
-pub type Reading = Result<f64, &'static str>;
+pub type ReadResult = Result<f64, &'static str>;
 
 impl Meter {
     /// A meter that has read nothing yet.
-    pub fn new(source: Source, means: Means) -> Self {
+    pub fn new(source: Source, context: ReadContext) -> Self {
         Self {
             source,
-            means,
+            context,
             record: Mutex::default(),
         }
     }
@@ -411,7 +411,7 @@ impl Meter {
     /// # Errors
     /// When there is no count: see [`Error`].
     pub async fn read(&self) -> Result<f64, Error> {
-        let read = self.source.read(&self.means).await;
+        let read = self.source.read(&self.context).await;
         let reading = read.as_ref().copied().map_err(Error::kind);
         let before = {
             let mut record = self.lock();
@@ -446,8 +446,8 @@ impl Meter {
     pub async fn check(&self) -> Result<f64, Error> {
         let read = self.read().await;
         if let (Err(Error::Missing(what)), Kind::Page(page)) = (&read, &self.source.kind) {
-            let nearest = page.nearest(&self.means.client);
-            if let Ok(Ok(Some(nearest))) = timeout(self.means.read_timeout, nearest).await {
+            let nearest = page.nearest(&self.context.client);
+            if let Ok(Ok(Some(nearest))) = timeout(self.context.read_timeout, nearest).await {
                 warn!(source = self.name(), "{nearest}");
                 self.lock().problem = Some(format!("{what}; {nearest}").into());
             }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use gracekeeper::cli::{self, Command, Log, Stop};
-use gracekeeper::{hook, install, serve};
+use gracekeeper::{hook, install, run};
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -53,7 +53,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match command {
-        Command::Run(settings) => runtime.block_on(serve::run(*settings)),
+        Command::Run(settings) => runtime.block_on(run::run(*settings)),
         Command::Hook(settings) => {
             let line = runtime.block_on(hook::run(*settings))?;
             hook::tell(&line);

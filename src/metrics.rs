@@ -8,8 +8,8 @@ use prometheus::{
 };
 
 use crate::drain::{Outcome, Phase, Verdict};
-use crate::inflight::Reading;
-use crate::traffic::Seen;
+use crate::inflight::ReadResult;
+use crate::traffic::TrafficCounts;
 
 /// Upper bounds of the buckets of a drain's length, in seconds: about the default grace period and well beyond.
 const DRAIN_SECONDS: [f64; 12] = [
@@ -135,7 +135,7 @@ impl Metrics {
     }
 
     /// A source was read.
-    pub fn read(&self, source: &str, reading: Reading) {
+    pub fn read(&self, source: &str, reading: ReadResult) {
         let (result, up) = match reading {
             Ok(inflight) => {
                 self.inflight.with_label_values(&[source]).set(inflight);
@@ -169,7 +169,12 @@ impl Metrics {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn page(&self, phase: Phase, lasted: Duration, seen: Seen) -> prometheus::Result<String> {
+    pub fn page(
+        &self,
+        phase: Phase,
+        lasted: Duration,
+        seen: TrafficCounts,
+    ) -> prometheus::Result<String> {
         self.phase_seconds.set(lasted.as_secs_f64());
         for (counter, total) in [
             (&self.arrivals, seen.arrivals_total),
@@ -213,9 +218,9 @@ mod tests {
             .page(
                 Phase::Draining,
                 Duration::from_millis(1500),
-                Seen {
+                TrafficCounts {
                     arrivals_total: 7,
-                    ..Seen::default()
+                    ..TrafficCounts::default()
                 },
             )
             .unwrap();
@@ -250,7 +255,7 @@ mod tests {
         metrics.read("a", Ok(3.0));
         metrics.read("a", Err("timeout"));
         let page = metrics
-            .page(Phase::Serving, Duration::ZERO, Seen::default())
+            .page(Phase::Serving, Duration::ZERO, TrafficCounts::default())
             .unwrap();
         assert!(!page.contains("gracekeeper_inflight{"));
         assert!(page.contains("gracekeeper_source_up{source=\"a\"} 0"));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::drain::{Phase, Readiness, State, Verdict};
 use crate::inflight::Meter;
-use crate::traffic::{Kubelet, Seen};
+use crate::traffic::{KubeletAddresses, TrafficCounts};
 
 /// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
 const LARGEST: usize = 9 * 1024;
@@ -151,8 +151,8 @@ pub fn status(
     state: &State,
     readiness: Readiness,
     meters: &[Meter],
-    traffic: Option<Seen>,
-    kubelet: &Kubelet,
+    traffic: Option<TrafficCounts>,
+    kubelet: &KubeletAddresses,
     now: Instant,
 ) -> String {
     let records: Vec<_> = meters

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use crate::drain::{Sight, pause};
-use crate::inflight::sockets::{Deaths, Died, Error, Table};
+use crate::drain::{TrafficSnapshot, pause};
+use crate::inflight::sockets::{CloseNotice, CloseNotices, Error, Table};
 use evidence::Evidence;
 
 /// The longest that one look may take.
@@ -45,9 +45,9 @@ pub struct Settings {
 
 /// Addresses the kubelet calls from: probes come from there too, and are no traffic.
 #[derive(Debug, Clone, Default)]
-pub struct Kubelet(Arc<Mutex<VecDeque<IpAddr>>>);
+pub struct KubeletAddresses(Arc<Mutex<VecDeque<IpAddr>>>);
 
-impl Kubelet {
+impl KubeletAddresses {
     /// It has called from this address.
     pub fn called_from(&self, address: IpAddr) {
         let address = address.to_canonical();
@@ -74,11 +74,11 @@ impl Kubelet {
 }
 
 /// Whether a connection's other end is one of our own sockets.
-pub type Ours = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+pub type IsOwnSocket = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// What everybody may know of the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seen {
+pub struct TrafficCounts {
     /// Arrivals in the drain that runs, or in the last one.
     pub arrivals: u64,
     /// Requests that were cut off after it.
@@ -93,7 +93,7 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 pub struct Traffic {
     asks: mpsc::UnboundedSender<Ask>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<TrafficCounts>,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ enum Ask {
     Look {
         began: Instant,
         settled: Option<Instant>,
-        reply: oneshot::Sender<Option<Sight>>,
+        reply: oneshot::Sender<Option<TrafficSnapshot>>,
     },
     /// The hooks are being answered: from now on whoever waits is cut off. By `killed` the app is dead; it is already
     /// where it is `gone`.
@@ -110,7 +110,7 @@ enum Ask {
     /// Say what was seen, as of now; or, for the last time, once nobody waits any more.
     Sum {
         last: bool,
-        reply: oneshot::Sender<Seen>,
+        reply: oneshot::Sender<TrafficCounts>,
     },
     /// The pod serves again.
     Rest,
@@ -118,12 +118,12 @@ enum Ask {
 
 impl Traffic {
     /// What is known now.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> TrafficCounts {
         *self.seen.borrow()
     }
 
     /// Looks at the traffic of the drain that began then. The first look of a drain begins the watch.
-    pub async fn look(self, began: Instant, settled: Option<Instant>) -> Option<Sight> {
+    pub async fn look(self, began: Instant, settled: Option<Instant>) -> Option<TrafficSnapshot> {
         let (reply, answer) = oneshot::channel();
         let look = Ask::Look {
             began,
@@ -147,7 +147,7 @@ impl Traffic {
 
     /// What has been seen, what happened a moment ago included. `last` where the sidecar ends with its app: the kernel
     /// may still be closing what the app has left, and is given the time for it.
-    pub async fn sum(&self, last: bool) -> Seen {
+    pub async fn sum(&self, last: bool) -> TrafficCounts {
         let (reply, answer) = oneshot::channel();
         let _ = self.asks.send(Ask::Sum { last, reply });
         answer.await.unwrap_or_else(|_| self.seen())
@@ -158,22 +158,26 @@ impl Traffic {
 pub struct Watcher {
     table: Table,
     settings: Settings,
-    ours: Ours,
-    kubelet: Kubelet,
+    is_own: IsOwnSocket,
+    kubelet: KubeletAddresses,
     asks: mpsc::UnboundedReceiver<Ask>,
-    seen: watch::Sender<Seen>,
+    seen: watch::Sender<TrafficCounts>,
     /// It was said that nothing can be watched.
     said: bool,
 }
 
 /// A watcher of the app's ports, and how to ask it.
-pub fn new(settings: Settings, ours: Ours, kubelet: Kubelet) -> (Watcher, Traffic) {
+pub fn new(
+    settings: Settings,
+    is_own: IsOwnSocket,
+    kubelet: KubeletAddresses,
+) -> (Watcher, Traffic) {
     let (asks, asked) = mpsc::unbounded_channel();
-    let (seen, shown) = watch::channel(Seen::default());
+    let (seen, shown) = watch::channel(TrafficCounts::default());
     let watcher = Watcher {
         table: Table::new(settings.ports.iter().copied()),
         settings,
-        ours,
+        is_own,
         kubelet,
         asks: asked,
         seen,
@@ -184,7 +188,7 @@ pub fn new(settings: Settings, ours: Ours, kubelet: Kubelet) -> (Watcher, Traffi
 
 /// What a watch holds while it runs.
 struct Watch {
-    deaths: Deaths,
+    notices: CloseNotices,
     evidence: Evidence,
     /// When to look without being asked.
     next_look: Option<Instant>,
@@ -213,7 +217,7 @@ impl Watcher {
                     self.show(watch.as_ref());
                     continue;
                 }
-                () = next_deaths(&mut watch, &self.ours, &self.kubelet) => {
+                () = next_notices(&mut watch, &self.is_own, &self.kubelet) => {
                     self.show(watch.as_ref());
                     continue;
                 }
@@ -243,7 +247,7 @@ impl Watcher {
                 }
                 Ask::Answered { killed, gone } => {
                     if let Some(watch) = &mut watch {
-                        watch.take_deaths(&self.ours, &self.kubelet);
+                        watch.take_notices(&self.is_own, &self.kubelet);
                         watch.evidence.answered(gone);
                         watch.killed = Some(killed);
                         watch.look_after(self.settings.poll_interval);
@@ -277,7 +281,7 @@ impl Watcher {
             .send_modify(|seen| (seen.arrivals, seen.cut) = (0, 0));
         let mut evidence = Evidence::new(began, self.settings.clone());
         let begin = async {
-            let mut deaths = Deaths::listen()?;
+            let mut notices = CloseNotices::listen()?;
             let mut there = 0_u32;
             let each = |seen| {
                 evidence.was_there(&seen);
@@ -285,16 +289,16 @@ impl Watcher {
             };
             self.table.each(each).await?;
             // Who died meanwhile was there too, or has come and gone in this moment.
-            deaths.pending(|death| {
-                if let Died::Connection(died) = death {
+            notices.pending(|notice| {
+                if let CloseNotice::Closed(died) = notice {
                     evidence.was_gone(&died);
                 }
             })?;
             debug!(connections = there, "watching the traffic");
-            Ok::<_, Error>(deaths)
+            Ok::<_, Error>(notices)
         };
-        let deaths = match timeout(LOOK_LIMIT, begin).await {
-            Ok(Ok(deaths)) => deaths,
+        let notices = match timeout(LOOK_LIMIT, begin).await {
+            Ok(Ok(notices)) => notices,
             Ok(Err(e)) => {
                 if !std::mem::replace(&mut self.said, true) {
                     warn!(
@@ -310,21 +314,21 @@ impl Watcher {
             }
         };
         Some(Watch {
-            deaths,
+            notices,
             evidence,
             next_look: None,
             killed: None,
         })
     }
 
-    async fn look(&self, watch: &mut Watch, settled: Option<Instant>) -> Option<Sight> {
+    async fn look(&self, watch: &mut Watch, settled: Option<Instant>) -> Option<TrafficSnapshot> {
         // Who was new and has died by now has arrived before this look.
-        watch.take_deaths(&self.ours, &self.kubelet);
+        watch.take_notices(&self.is_own, &self.kubelet);
         let now = Instant::now();
         let evidence = &mut watch.evidence;
         evidence.look(settled);
         let each = self.table.each(|seen| {
-            if !(self.ours)(seen.peer) {
+            if !(self.is_own)(seen.peer) {
                 evidence.lives(&seen, self.kubelet.is_at(seen.peer.ip()), now);
             }
         });
@@ -352,13 +356,13 @@ impl Watcher {
                     return;
                 }
                 there.insert(seen.cookie);
-                if !(self.ours)(seen.peer) {
+                if !(self.is_own)(seen.peer) {
                     waits |= !seen.state.app_closed() && seen.waits(self.settings.max_quiet);
                     evidence.dies(&seen, self.kubelet.is_at(seen.peer.ip()));
                 }
             });
             let looked = timeout(NOTICE_LAG, each).await;
-            watch.take_deaths(&self.ours, &self.kubelet);
+            watch.take_notices(&self.is_own, &self.kubelet);
             let looked = matches!(looked, Ok(Ok(_)));
             let complete = watch.evidence.accounts_for_all(&there) && !(last && waits);
             if looked && complete {
@@ -384,11 +388,11 @@ impl Watch {
     }
 
     /// Takes in every notice that has come.
-    fn take_deaths(&mut self, ours: &Ours, kubelet: &Kubelet) {
+    fn take_notices(&mut self, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
         let Watch {
-            deaths, evidence, ..
+            notices, evidence, ..
         } = self;
-        if let Err(e) = deaths.pending(|death| take(evidence, ours, kubelet, &death)) {
+        if let Err(e) = notices.pending(|notice| take(evidence, is_own, kubelet, &notice)) {
             debug!("no notices: {e}");
         }
     }
@@ -403,29 +407,34 @@ pub async fn until(then: Option<Instant>) {
 }
 
 /// Takes in the next notices. Without a watch they never come.
-async fn next_deaths(watch: &mut Option<Watch>, ours: &Ours, kubelet: &Kubelet) {
+async fn next_notices(watch: &mut Option<Watch>, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
     let Some(Watch {
-        deaths, evidence, ..
+        notices, evidence, ..
     }) = watch
     else {
         return std::future::pending().await;
     };
-    if let Err(e) = (deaths.next(|death| take(evidence, ours, kubelet, &death))).await {
+    if let Err(e) = (notices.next(|notice| take(evidence, is_own, kubelet, &notice))).await {
         warn!("the kernel's notices have ended, and with them the watch on traffic: {e}");
         *watch = None;
     }
 }
 
 /// Takes in one notice.
-fn take(evidence: &mut Evidence, ours: &Ours, kubelet: &Kubelet, death: &Died) {
-    match death {
-        Died::Connection(died) if ours(died.peer) => evidence.was_gone(died),
-        Died::Connection(died) => {
+fn take(
+    evidence: &mut Evidence,
+    is_own: &IsOwnSocket,
+    kubelet: &KubeletAddresses,
+    notice: &CloseNotice,
+) {
+    match notice {
+        CloseNotice::Closed(died) if is_own(died.peer) => evidence.was_gone(died),
+        CloseNotice::Closed(died) => {
             if evidence.concerns(died) {
                 evidence.died(died, kubelet.is_at(died.peer.ip()), Instant::now());
             }
         }
-        Died::TooMany => {
+        CloseNotice::Lost => {
             debug!("more connections ended at once than the kernel could tell of");
             evidence.missed(Instant::now());
         }
@@ -448,7 +457,7 @@ mod tests {
             max_quiet: 10 * QUIET,
             poll_interval: QUIET / 2,
         };
-        let (watcher, traffic) = new(settings, Arc::new(|_| false), Kubelet::default());
+        let (watcher, traffic) = new(settings, Arc::new(|_| false), KubeletAddresses::default());
         tokio::spawn(watcher.run());
         traffic
     }

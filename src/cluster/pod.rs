@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{Object, ObjectMeta};
 use serde::Deserialize;
 
-use crate::mistake;
+use crate::config;
 
 /// A pod's object, as much of it as is read here. All of a pod's types would make the program half as large again.
 pub type Pod = Object<Spec, Status>;
@@ -113,7 +113,7 @@ fn probes(container: &Container) -> impl Iterator<Item = &Probe> {
 
 /// No longer than a flag takes.
 fn seconds(n: i64) -> Duration {
-    Duration::from_secs(n.try_into().unwrap_or_default()).min(mistake::LONGEST)
+    Duration::from_secs(n.try_into().unwrap_or_default()).min(config::LONGEST)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::reads::Read;
-use super::{Outcome, Policy, Reading, Sight, WhenBlind};
+use super::{Outcome, Policy, Reading, TrafficSnapshot, WhenBlind};
 
 /// What is known about the drain that runs.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Facts {
     /// Since when Services send nobody here any more, as far as anybody can say: the beginning where nobody is asked,
     /// none while the answer is awaited.
     pub left: Option<Instant>,
-    pub sources: Vec<Track>,
+    pub sources: Vec<SourceHistory>,
     pub traffic: Traffic,
 }
 
@@ -34,7 +34,7 @@ pub enum Traffic {
 /// The last look at the traffic, and what follows from all of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seen {
-    pub sight: Sight,
+    pub sight: TrafficSnapshot,
     /// When that look began: what came later is not in it.
     looked: Instant,
     /// Routes are seen to have changed by then.
@@ -50,13 +50,13 @@ impl Facts {
     pub fn inflight(&self) -> Option<f64> {
         self.sources
             .iter()
-            .map(Track::count)
+            .map(SourceHistory::count)
             .try_fold(0.0, |most: f64, count| Some(most.max(count?)))
     }
 
     /// Takes in a look at the traffic that began then. One that saw nothing proves nothing; if they go on to, or the first
     /// did, there is nothing to go by.
-    pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<Sight>) {
+    pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<TrafficSnapshot>) {
         let Some(sight) = sight else {
             self.traffic = match self.traffic {
                 Traffic::Seen(seen)
@@ -82,8 +82,8 @@ impl Facts {
         // A client that keeps its connection has at most one request on it, and if that ended since the last read, its
         // answer moved bytes. A count beyond that is of requests that share a connection, as HTTP/2 has it, and of those
         // nobody can say which are new.
-        let explained = (self.sources.iter()).all(|track| {
-            (track.count()).is_some_and(|n| track.connections || n <= sight.active as f64)
+        let explained = (self.sources.iter()).all(|history| {
+            (history.count()).is_some_and(|n| history.connections || n <= sight.active as f64)
         });
         let only_persistent = settled.is_some() && sight.held == Some(0) && explained;
         self.traffic = Traffic::Seen(Seen {
@@ -104,7 +104,7 @@ impl Facts {
     }
 
     /// The last look at the traffic.
-    pub fn sight(&self) -> Option<Sight> {
+    pub fn sight(&self) -> Option<TrafficSnapshot> {
         match self.traffic {
             Traffic::Seen(seen) => Some(seen.sight),
             _ => None,
@@ -131,7 +131,7 @@ impl Facts {
 
     /// When routes have changed if nothing more arrives: after min-wait, and after the silence that the traffic asks
     /// for.
-    fn settles_at(&self, policy: &Policy, sight: &Sight) -> Option<Instant> {
+    fn settles_at(&self, policy: &Policy, sight: &TrafficSnapshot) -> Option<Instant> {
         let open_until = self.open_until(policy)?;
         let Some(last) = sight.last_arrival else {
             return Some(open_until);
@@ -204,9 +204,9 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
         Traffic::Seen(seen) => Some(seen),
     };
     let deserted = seen.is_none_or(|seen| seen.failing.is_none() && seen.sight.is_deserted());
-    let gone = |track: &Track| track.is_gone_for(policy.quiet_period);
+    let gone = |history: &SourceHistory| history.is_gone_for(policy.quiet_period);
     let all_gone = !facts.sources.is_empty() && facts.sources.iter().all(gone);
-    let any_gone = facts.sources.iter().any(|track| track.gone.is_some());
+    let any_gone = facts.sources.iter().any(|history| history.gone.is_some());
     if deserted && (all_gone || (facts.signalled && any_gone)) {
         return Decision::End(Outcome::AppGone);
     }
@@ -228,8 +228,8 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
         Some(_) => return wait(None),
     };
     let mut blind = false;
-    for track in &facts.sources {
-        match track.settled(policy, proof, open_until, now) {
+    for history in &facts.sources {
+        match history.settled(policy, proof, open_until, now) {
             Settled::Quiet => {}
             Settled::Blind => blind = true,
             Settled::Not(until) => {
@@ -284,7 +284,7 @@ impl Span {
 
 /// What was seen of one source in this drain.
 #[derive(Debug, Clone)]
-pub struct Track {
+pub struct SourceHistory {
     /// It counts busy connections.
     connections: bool,
     last: Option<Reading>,
@@ -303,7 +303,7 @@ enum Settled {
     Not(Option<Instant>),
 }
 
-impl Track {
+impl SourceHistory {
     /// Nothing was read yet, so nothing is known.
     pub fn new(began: Instant, connections: bool) -> Self {
         Self {

@@ -54,12 +54,12 @@ impl Lab {
         Self::watching(policy, readings, None)
     }
 
-    fn watching(policy: Policy, readings: &[Reading], look: Option<Look>) -> Self {
+    fn watching(policy: Policy, readings: &[Reading], look: Option<ReadTraffic>) -> Self {
         let readings = Arc::new(Mutex::new(
             readings.iter().copied().map(Some).collect::<Vec<_>>(),
         ));
         let shown = readings.clone();
-        let count: Count = Arc::new(move |source| {
+        let count: ReadCount = Arc::new(move |source| {
             let shown = shown.clone();
             Box::pin(async move {
                 sleep(Duration::from_millis(1)).await;
@@ -449,17 +449,17 @@ async fn the_kubelets_time_runs_from_its_own_call_and_not_from_a_drain_by_hand()
 }
 
 impl Lab {
-    async fn advise(&self, advice: Advice) {
+    async fn pod_facts(&self, pod: PodFacts) {
         let began = self.handle.state().drain.unwrap().began;
-        self.handle.advise(began, advice).await;
+        self.handle.pod_facts(began, pod).await;
         tokio::task::yield_now().await;
     }
 }
 
-fn granted(seconds: u32) -> Advice {
-    Advice {
+fn granted(seconds: u32) -> PodFacts {
+    PodFacts {
         granted: Some(seconds * SECOND),
-        ..Advice::default()
+        ..PodFacts::default()
     }
 }
 
@@ -476,7 +476,7 @@ async fn what_was_really_granted_moves_the_deadline_both_ways() {
         let lab = Lab::new(BUSY);
         let verdict = lab.handle.drain(Trigger::AppHook).await;
         sleep(seconds(0.3)).await;
-        lab.advise(granted(grace)).await;
+        lab.pod_facts(granted(grace)).await;
         let verdict = verdict.await.unwrap();
         assert_eq!(verdict.outcome, Outcome::Deadline);
         assert!(about(verdict.took, expected), "{grace}: {verdict:?}");
@@ -498,14 +498,14 @@ fn a_reserve_of_more_than_half_stays_one() {
 async fn what_is_said_of_an_earlier_drain_or_of_none_is_passed_over() {
     let lab = Lab::new(BUSY);
     let long_ago = Instant::now() - 100 * SECOND;
-    let nonsense = Advice {
+    let nonsense = PodFacts {
         going: true,
         granted: Some(Duration::ZERO),
         reason: Some("nonsense".into()),
     };
-    lab.handle.advise(long_ago, nonsense.clone()).await;
+    lab.handle.pod_facts(long_ago, nonsense.clone()).await;
     let verdict = lab.handle.drain(Trigger::AppHook).await;
-    lab.handle.advise(long_ago, nonsense).await;
+    lab.handle.pod_facts(long_ago, nonsense).await;
     let verdict = verdict.await.unwrap();
     assert_eq!((verdict.going, &verdict.reason), (false, &None));
     assert!(about(verdict.took, 25.0), "{verdict:?}");
@@ -513,14 +513,14 @@ async fn what_is_said_of_an_earlier_drain_or_of_none_is_passed_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
-    let going = Advice {
+    let going = PodFacts {
         going: true,
         reason: Some("EvictionByEvictionAPI".into()),
-        ..Advice::default()
+        ..PodFacts::default()
     };
     let lab = Lab::new(QUIET);
     let verdict = lab.handle.drain(Trigger::AppHook).await;
-    lab.advise(going.clone()).await;
+    lab.pod_facts(going.clone()).await;
     let verdict = verdict.await.unwrap();
     assert!(verdict.going);
     assert_eq!(verdict.reason.as_deref(), Some("EvictionByEvictionAPI"));
@@ -530,7 +530,7 @@ async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
     let lab = Lab::new(QUIET);
     lab.drain(Trigger::AppHook).await;
     assert_eq!(lab.phase(), Phase::Reopening);
-    lab.advise(going).await;
+    lab.pod_facts(going).await;
     assert_eq!(lab.phase(), Phase::Drained);
     lab.show(0, Reading::Gone);
     sleep(5 * SECOND).await;
@@ -542,8 +542,8 @@ async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
 
 /// A drain of an idle app whose Services are known to have let go of it, or not, that long after its beginning.
 async fn leaving(after: Duration, known: bool, policy: Policy) -> Arc<Verdict> {
-    let count: Count = Arc::new(|_| Box::pin(async { QUIET }));
-    let leave: Leave = Arc::new(move || {
+    let count: ReadCount = Arc::new(|_| Box::pin(async { QUIET }));
+    let leave: EndpointsLeft = Arc::new(move || {
         Box::pin(async move {
             sleep(after).await;
             known
@@ -758,7 +758,7 @@ async fn readiness_fails_now_or_later_or_never() {
 async fn while_serving_no_timer_runs_and_nothing_is_read() {
     let reads = Arc::new(Mutex::new(0));
     let seen = reads.clone();
-    let count: Count = Arc::new(move |_| {
+    let count: ReadCount = Arc::new(move |_| {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
@@ -891,23 +891,23 @@ proptest! {
 /// A drain whose traffic a test makes up too.
 struct Road {
     lab: Lab,
-    sight: Arc<Mutex<Option<Sight>>>,
+    sight: Arc<Mutex<Option<TrafficSnapshot>>>,
     /// What each look was told of when routes changed.
     told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Road {
     fn with(policy: Policy, reading: Reading) -> Self {
-        let sight = Arc::new(Mutex::new(Some(Sight::default())));
+        let sight = Arc::new(Mutex::new(Some(TrafficSnapshot::default())));
         let told = Arc::new(Mutex::new(None));
         let (shown, heard) = (sight.clone(), told.clone());
-        let look: Look = Arc::new(move |_, settled| {
+        let look: ReadTraffic = Arc::new(move |_, settled| {
             let (shown, heard) = (shown.clone(), heard.clone());
             Box::pin(async move {
                 *heard.lock().unwrap() = settled;
                 let seen = *shown.lock().unwrap();
                 sleep(Duration::from_millis(1)).await;
-                seen.map(|sight| Sight {
+                seen.map(|sight| TrafficSnapshot {
                     held: settled.and(sight.held),
                     ..sight
                 })
@@ -920,7 +920,7 @@ impl Road {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Sight)) {
+    fn change(&self, change: impl FnOnce(&mut TrafficSnapshot)) {
         let mut sight = self.sight.lock().unwrap();
         change(sight.get_or_insert_default());
     }
@@ -1260,11 +1260,11 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         ended: now + seconds(ended),
         seen: QUIET,
     };
-    let mut track = Track::new(now, false);
-    track.take(&read(0.0, 1.0), 0.0);
-    track.take(&read(1.5, 3.0), 0.0);
+    let mut history = SourceHistory::new(now, false);
+    history.take(&read(0.0, 1.0), 0.0);
+    history.take(&read(1.5, 3.0), 0.0);
     assert_eq!(
-        track.settles_at(&policy(), Some(now - 5 * SECOND)),
+        history.settles_at(&policy(), Some(now - 5 * SECOND)),
         Some(now + seconds(2.0))
     );
     let quiet = Policy {
@@ -1276,7 +1276,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         deadline: now + 25 * SECOND,
         signalled: false,
         left: Some(now),
-        sources: vec![track],
+        sources: vec![history],
         traffic: Traffic::Unwatched,
     };
     let later = now + 4 * SECOND;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::drain::{self, Count, Policy, Reading, WhenBlind};
+use crate::drain::{self, Policy, ReadCount, Reading, WhenBlind};
 
 const LOOPBACK: &str = "127.0.0.1";
 const KUBELET: &str = "10.0.0.1";
@@ -26,7 +26,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         poll_interval: Duration::from_millis(100),
         exit_with_app: false,
     };
-    let count: Count = Arc::new(move |_| Box::pin(async move { reading }));
+    let count: ReadCount = Arc::new(move |_| Box::pin(async move { reading }));
     let (owner, handle, _events) = drain::new(
         policy,
         vec![drain::Source {
@@ -45,7 +45,7 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         metrics: Metrics::new(25.0).unwrap(),
         client: Client::default(),
         traffic: None,
-        kubelet: Kubelet::default(),
+        kubelet: KubeletAddresses::default(),
         token: token.map(|text| Token::new(text).unwrap()),
         app_ready: None,
     })

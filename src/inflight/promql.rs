@@ -144,7 +144,7 @@ impl Query {
     }
 }
 
-/// All that the parser says of most mistakes.
+/// All that the parser says of most errors.
 const NO_WORDS: &str = "invalid promql query";
 
 impl Node {

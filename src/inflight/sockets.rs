@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-pub use netlink::{Deaths, Died};
+pub use netlink::{CloseNotice, CloseNotices};
 
 /// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
 pub const INTERIM: u64 = 25;

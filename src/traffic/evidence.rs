@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
-use crate::drain::Sight;
+use crate::drain::TrafficSnapshot;
 use crate::inflight::sockets::{Connection, INTERIM, Order, State};
 
 /// A readiness and a liveness probe at their quickest, one a second each, with jitter.
@@ -33,16 +33,16 @@ pub struct Evidence {
     settings: Settings,
     began: Instant,
     /// Connections that are no arrivals any more, there from the start or counted, as they were seen last.
-    known: HashMap<u64, Glance>,
-    sight: Sight,
+    known: HashMap<u64, LastSeen>,
+    sight: TrafficSnapshot,
     /// Probes on each port that are no arrivals.
-    arriving: HashMap<u16, Bucket>,
+    arriving: HashMap<u16, ProbeAllowance>,
     /// More has come from the kubelet's address than probes would: it stands for clients that came through the node.
     shared: bool,
     /// Ports on which a probe was under way when the app died.
     probed: HashSet<u16>,
     /// Connections with a request on them when routes had changed.
-    held: Option<HashMap<u64, Held>>,
+    held: Option<HashMap<u64, Remaining>>,
     /// Numbers the looks.
     look: u64,
     /// Whether this look is the first since routes changed.
@@ -60,7 +60,7 @@ pub struct Evidence {
 
 /// What a connection was like when it was seen alive.
 #[derive(Debug, Clone, Copy)]
-struct Glance {
+struct LastSeen {
     brought: u64,
     answered: u64,
     /// Whether somebody waited.
@@ -73,7 +73,7 @@ struct Glance {
 
 /// A request that was in flight when routes had changed, as its connection shows it.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct Remaining {
     /// The look that saw it last.
     look: u64,
     step: Step,
@@ -106,7 +106,7 @@ impl Step {
     }
 }
 
-impl Glance {
+impl LastSeen {
     fn new(seen: &Connection) -> Self {
         let order = seen.order();
         Self {
@@ -137,7 +137,7 @@ impl Evidence {
             settings,
             began,
             known: HashMap::new(),
-            sight: Sight::default(),
+            sight: TrafficSnapshot::default(),
             arriving: HashMap::new(),
             shared: false,
             probed: HashSet::new(),
@@ -164,7 +164,7 @@ impl Evidence {
 
     /// A connection that was there when the drain began.
     pub fn was_there(&mut self, there: &Connection) {
-        self.known.insert(there.cookie, Glance::new(there));
+        self.known.insert(there.cookie, LastSeen::new(there));
     }
 
     /// A connection that has ended and is of no account: it did while the drain began, or it was our own.
@@ -182,26 +182,26 @@ impl Evidence {
                 self.held.get_or_insert_default();
             }
         }
-        self.sight = Sight {
+        self.sight = TrafficSnapshot {
             arrivals: self.sight.arrivals,
             last_arrival: self.sight.last_arrival,
-            ..Sight::default()
+            ..TrafficSnapshot::default()
         };
     }
 
     /// A connection that this look sees; `probe` where it is the kubelet's.
     pub fn lives(&mut self, seen: &Connection, probe: bool, now: Instant) {
-        let glance = Glance::new(seen);
+        let now_seen = LastSeen::new(seen);
         let open = !seen.state.app_closed();
         if let Some(known) = self.known.get_mut(&seen.cookie) {
             if open {
-                *known = Glance {
-                    quick: known.quick || glance.quick,
-                    ..glance
+                *known = LastSeen {
+                    quick: known.quick || now_seen.quick,
+                    ..now_seen
                 };
             }
         } else if seen.brought() > 0 {
-            self.known.insert(seen.cookie, glance);
+            self.known.insert(seen.cookie, now_seen);
             self.arrives(seen.port, probe, now);
         }
         let waits = seen.waits(self.settings.max_quiet);
@@ -221,7 +221,7 @@ impl Evidence {
                 Step::answering(seen)
             };
             let look = self.look;
-            held.insert(seen.cookie, Held { look, step });
+            held.insert(seen.cookie, Remaining { look, step });
         } else if busy && let Some(of) = held.get_mut(&seen.cookie) {
             match of.step {
                 Step::Unanswered { before } if seen.answered() > before + INTERIM => {
@@ -236,7 +236,7 @@ impl Evidence {
     }
 
     /// What the look has seen, once it has seen all, and whether something listens.
-    pub fn sight(&mut self, listens: bool) -> Sight {
+    pub fn sight(&mut self, listens: bool) -> TrafficSnapshot {
         self.sight.listens = listens;
         if listens {
             self.early = 0;
@@ -330,7 +330,7 @@ impl Evidence {
 
     /// Counts who waited, except for probes: those whose time was over, as a hung app leaves them behind, and on each
     /// port one that was under way. Readiness is asked for until the containers have stopped.
-    fn cuts(&mut self, died: &Connection, last: Option<Glance>, probe: bool) {
+    fn cuts(&mut self, died: &Connection, last: Option<LastSeen>, probe: bool) {
         if !waited(died, last, self.settings.max_quiet) {
             return;
         }
@@ -356,7 +356,7 @@ impl Evidence {
 /// The end of a connection is acknowledged too, which hides whether an answer was. So it is what it was seen to be where
 /// nothing else has come and gone since. Else what is left open by the kernel's clock is taken for a request that came
 /// right after an answer, as those of a busy client do, unless this client got answers within a tick.
-fn waited(died: &Connection, last: Option<Glance>, max_quiet: Duration) -> bool {
+fn waited(died: &Connection, last: Option<LastSeen>, max_quiet: Duration) -> bool {
     let recent = u128::from(died.last_received) < max_quiet.as_millis();
     match last {
         Some(last) if last.is_of(died) => match last.order {
@@ -373,14 +373,14 @@ fn waited(died: &Connection, last: Option<Glance>, max_quiet: Duration) -> bool 
 
 /// So many a second, and so many at once.
 #[derive(Debug)]
-struct Bucket {
+struct ProbeAllowance {
     left: f64,
     at: Instant,
 }
 
 /// Takes one from a port's bucket, if there is one left.
-fn take(buckets: &mut HashMap<u16, Bucket>, port: u16, now: Instant) -> bool {
-    let bucket = buckets.entry(port).or_insert(Bucket {
+fn take(buckets: &mut HashMap<u16, ProbeAllowance>, port: u16, now: Instant) -> bool {
+    let bucket = buckets.entry(port).or_insert(ProbeAllowance {
         left: PROBES_AT_ONCE,
         at: now,
     });
@@ -455,7 +455,7 @@ mod tests {
         }
     }
 
-    fn look(evidence: &mut Evidence, settled: bool, seen: &[Connection]) -> Sight {
+    fn look(evidence: &mut Evidence, settled: bool, seen: &[Connection]) -> TrafficSnapshot {
         let now = evidence.began() + 6000 * MS;
         evidence.look(settled.then_some(now));
         for each in seen {

@@ -5,7 +5,7 @@
 //! connections. Whatever is in flight when the drain ends is lost, and so is whatever arrives later.
 
 use super::*;
-use crate::drain::{Readiness, Sight};
+use crate::drain::{Readiness, TrafficSnapshot};
 
 const STEP: Duration = Duration::from_millis(100);
 const SLEEPS: [u64; 4] = [5, 10, 15, 30];
@@ -121,7 +121,7 @@ impl Pattern {
             deadline: began + policy.budget(),
             left: Some(began),
             signalled: false,
-            sources: vec![Track::new(began, false)],
+            sources: vec![SourceHistory::new(began, false)],
             traffic: Traffic::Awaited,
         };
         let mut ends: Vec<f64> = self.new.iter().map(|r| r.to).collect();
@@ -161,7 +161,7 @@ impl Pattern {
             let inflight = came - gone + kept().filter(|r| t < r.to).count();
             let active = came - gone + kept().filter(|r| lately < r.to).count();
             let held = (held.as_ref()).map(|held| held.iter().filter(|r| t < r.to).count() as u64);
-            let sight = Sight {
+            let sight = TrafficSnapshot {
                 arrivals: (arrived - before) as u64,
                 last_arrival: last,
                 unanswered: 0,

@@ -250,13 +250,13 @@ async fn follows(happenings: Vec<(u64, Happening)>) {
             Happening::SelfHook => Some(Trigger::SelfHook),
             Happening::Signal => Some(Trigger::Signal),
             Happening::Deleted(granted) | Happening::NotDeleted(granted) => {
-                let advice = Advice {
+                let pod = PodFacts {
                     going: matches!(happening, Happening::Deleted(_)),
                     granted: Some(Duration::from_secs(granted)),
                     reason: None,
                 };
                 if let Some(drain) = lab.handle.state().drain {
-                    lab.handle.advise(drain.began, advice).await;
+                    lab.handle.pod_facts(drain.began, pod).await;
                 }
                 None
             }

@@ -35,7 +35,7 @@ const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
 
 /// `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY`.
-const DEATH_GROUPS: [u32; 2] = [1, 3];
+const CLOSE_GROUPS: [u32; 2] = [1, 3];
 
 const HEADER: usize = 16;
 const INET_DIAG_REQ: usize = 60;
@@ -66,26 +66,26 @@ pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Re
 
 /// The end of a TCP connection, on any port.
 #[derive(Debug)]
-pub enum Died {
+pub enum CloseNotice {
     /// This one, as it was at its end.
-    Connection(Connection),
+    Closed(Connection),
     /// There were more at once than the kernel kept for us.
-    TooMany,
+    Lost,
 }
 
 /// The kernel's notices of TCP connections that end, from when this is made.
-pub struct Deaths {
+pub struct CloseNotices {
     socket: TokioSocket,
     buffer: BytesMut,
 }
 
-impl Deaths {
+impl CloseNotices {
     /// Asks for the notices.
     ///
     /// # Errors
     /// When the kernel, or whoever guards it, refuses.
     pub fn listen() -> Result<Self, Error> {
-        let socket = open(&DEATH_GROUPS)?;
+        let socket = open(&CLOSE_GROUPS)?;
         // A burst must wait somewhere. The kernel may grant less.
         let _ = socket.socket_ref().set_rx_buf_sz(4_i32 << 20);
         Ok(Self {
@@ -94,20 +94,20 @@ impl Deaths {
         })
     }
 
-    /// Hands out the next deaths, when there are any. May be dropped and called again without loss.
+    /// Hands out the next notices, when there are any. May be dropped and called again without loss.
     ///
     /// # Errors
     /// When there will be no more.
-    pub async fn next(&mut self, each: impl FnMut(Died)) -> Result<(), Error> {
+    pub async fn next(&mut self, each: impl FnMut(CloseNotice)) -> Result<(), Error> {
         let received = receive(&self.socket, &mut self.buffer).await;
         self.hand_out(received, each)
     }
 
-    /// Hands out the deaths that are there.
+    /// Hands out the notices that are there.
     ///
     /// # Errors
     /// When there will be no more.
-    pub fn pending(&mut self, mut each: impl FnMut(Died)) -> Result<(), Error> {
+    pub fn pending(&mut self, mut each: impl FnMut(CloseNotice)) -> Result<(), Error> {
         loop {
             self.buffer.clear();
             match self.socket.socket_ref().recv(&mut self.buffer, 0) {
@@ -117,18 +117,22 @@ impl Deaths {
         }
     }
 
-    fn hand_out(&self, received: io::Result<()>, mut each: impl FnMut(Died)) -> Result<(), Error> {
+    fn hand_out(
+        &self,
+        received: io::Result<()>,
+        mut each: impl FnMut(CloseNotice),
+    ) -> Result<(), Error> {
         match received {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                each(Died::TooMany);
+                each(CloseNotice::Lost);
                 return Ok(());
             }
             Err(e) => return Err(Error::Broken(e)),
         }
         for message in Messages(&self.buffer) {
             if let Kind::Socket(payload) = message?.kind()? {
-                each(Died::Connection(connection(payload).ok_or_else(short)?));
+                each(CloseNotice::Closed(connection(payload).ok_or_else(short)?));
             }
         }
         Ok(())

@@ -135,7 +135,7 @@ async fn ours_are_left_out_of_the_count() {
 async fn a_death_tells_whether_somebody_waited() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut deaths = Deaths::listen().unwrap();
+    let mut notices = CloseNotices::listen().unwrap();
     // How it goes, and whether somebody waited when the app closed.
     type Story = fn(&mut TcpStream, &mut TcpStream);
     let stories: [(&str, Story, bool); 5] = [
@@ -186,8 +186,8 @@ async fn a_death_tells_whether_somebody_waited() {
         drop(client);
         let mut died = None;
         while died.is_none() {
-            let next = deaths.next(|death| match death {
-                Died::Connection(c) if c.port == port => died = Some(c),
+            let next = notices.next(|notice| match notice {
+                CloseNotice::Closed(c) if c.port == port => died = Some(c),
                 _ => {}
             });
             next.await.unwrap();

@@ -1,9 +1,5 @@
 //! `run`: builds the sidecar's parts, joins them and stops them.
 
-mod advice;
-mod core;
-mod notices;
-
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -12,15 +8,15 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::cluster::reporter::{self, Occurrence, Reporter};
 use crate::cluster::{self, Cluster};
 use crate::drain::{Handle, Policy, Trigger};
+use crate::drainer::Drainer;
 use crate::http::{App, Server, router};
 use crate::inflight::{self, Error, Meter};
 use crate::metrics::Metrics;
-use crate::signal::{Asked, Signals};
-use advice::{Advice, Told};
-pub(crate) use core::Core;
-pub use notices::{Args, Notices};
+use crate::notices::Notices;
+use crate::signal::{Received, Signals};
 
 /// How long to wait for the app's first answer before asking again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -52,7 +48,7 @@ enum Ended {
     Watcher,
     Server,
     Notices,
-    Advice,
+    Reporter,
     FirstReads,
 }
 
@@ -69,8 +65,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = settings.cluster.access.map(Cluster::new);
     let leave = (cluster.clone())
         .filter(|_| !services.is_empty())
-        .map(|cluster| advice::leave(cluster, services.into()));
-    let Core {
+        .map(|cluster| reporter::endpoints_left(cluster, services.into()));
+    let Drainer {
         owner,
         handle,
         events,
@@ -80,7 +76,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         kubelet,
         watcher,
         traffic,
-    } = Core::new(settings.inflight, settings.drain, leave)?;
+    } = Drainer::new(settings.inflight, settings.drain, leave)?;
     if let Some(warning) = settings.cluster.warning {
         warn!("{warning}");
     }
@@ -122,24 +118,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             Ended::Watcher
         });
     }
-    let (advice, advise) = Advice::new(cluster, handle.clone());
+    let (reporter, report) = Reporter::new(cluster, handle.clone());
     parts.spawn(async move {
-        advice.run().await;
-        Ended::Advice
+        reporter.run().await;
+        Ended::Reporter
     });
     let notices = settings.notices;
     parts.spawn({
-        let (metrics, advise) = (metrics.clone(), advise.clone());
+        let (metrics, report) = (metrics.clone(), report.clone());
         async move {
             notices
-                .tell(events, &client, &metrics, traffic, &advise)
+                .tell(events, &client, &metrics, traffic, &report)
                 .await;
             Ended::Notices
         }
     });
     parts.spawn(async move {
         first_reads(&meters, &metrics, |told| {
-            let _ = advise.send(told);
+            let _ = report.send(told);
         })
         .await;
         Ended::FirstReads
@@ -153,7 +149,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         while left > 0
             && let Some(ended) = parts.join_next().await
         {
-            let last = matches!(ended, Ok(Ended::Notices | Ended::Server | Ended::Advice));
+            let last = matches!(ended, Ok(Ended::Notices | Ended::Server | Ended::Reporter));
             left -= u32::from(last);
         }
     };
@@ -186,7 +182,7 @@ async fn until_done(
     loop {
         tokio::select! {
             asked = signals.next() => {
-                if asked == Asked::Interrupt || told {
+                if asked == Received::Interrupt || told {
                     warn!("told to stop at once");
                     // Whoever waits for a verdict gets one.
                     let _ = timeout(LAST_THINGS_AT_ONCE, handle.release()).await;
@@ -202,7 +198,7 @@ async fn until_done(
                 Ok(Ended::Server) => return Err(anyhow!("the server ended too early")),
                 Ok(Ended::Watcher) => return Err(anyhow!("the watch on traffic ended too early")),
                 Ok(Ended::Notices) => return Err(anyhow!("the notices ended too early")),
-                Ok(Ended::Advice) => return Err(anyhow!("the Kubernetes part ended too early")),
+                Ok(Ended::Reporter) => return Err(anyhow!("the Kubernetes part ended too early")),
                 Err(e) => return Err(anyhow!(e).context("a part of the sidecar failed")),
             }
         }
@@ -210,19 +206,19 @@ async fn until_done(
 }
 
 /// Reads for the first time, and says what cannot work.
-async fn check(meter: &Meter, metrics: &Metrics) -> Option<Told> {
+async fn check(meter: &Meter, metrics: &Metrics) -> Option<Occurrence> {
     let read = meter.check().await;
     metrics.read(meter.name(), read.as_ref().copied().map_err(Error::kind));
     let record = meter.record();
     let problem = record.problem.filter(|_| record.heard)?;
-    Some(Told::Unreadable {
+    Some(Occurrence::Unreadable {
         source: meter.name().to_owned(),
         problem,
     })
 }
 
 /// Reads each source once its app answers, so that what cannot work is said before it is needed. Then no timer runs.
-async fn first_reads(meters: &[Meter], metrics: &Metrics, tell: impl Fn(Told)) {
+async fn first_reads(meters: &[Meter], metrics: &Metrics, tell: impl Fn(Occurrence)) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut silent = false;

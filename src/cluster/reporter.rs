@@ -1,6 +1,6 @@
 //! What the Kubernetes API says of a drain, turned into what the drain understands; and what happens, turned into Events.
 //!
-//! One task does both, in order, and nothing waits for it: it gets messages, and gives [`drain::Advice`]. Per drain it
+//! One task does both, in order, and nothing waits for it: it gets messages, and gives [`drain::PodFacts`]. Per drain it
 //! asks for the own pod once and writes three Events at most. What thousands of pods that end at once would ask for in the
 //! same moment is spread over a few seconds where it is not urgent.
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Error, Note, OwnPod, Reason};
-use crate::drain::{self, Drain, Event, Handle, Leave, Outcome, Verdict};
+use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Verdict};
 use crate::traffic::until;
 use crate::{clock, report};
 
@@ -37,7 +37,7 @@ const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What the API may have to hear of.
 #[derive(Debug)]
-pub enum Told {
+pub enum Occurrence {
     /// Something happened to a drain.
     Event(Event),
     /// The drain is history, and so many requests were cut off; the pod serves again, or the sidecar ends.
@@ -46,12 +46,12 @@ pub enum Told {
     Unreadable { source: String, problem: Arc<str> },
 }
 
-/// Asks and writes. Made by [`Advice::new`], driven by [`Advice::run`].
-pub struct Advice {
+/// Asks and writes. Made by [`Reporter::new`], driven by [`Reporter::run`].
+pub struct Reporter {
     /// None where nobody is asked.
     cluster: Option<Cluster>,
     drain: Handle,
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mpsc::UnboundedReceiver<Occurrence>,
     /// Calls that failed, which is said once.
     failed: HashSet<&'static str>,
 }
@@ -62,17 +62,20 @@ struct Later {
     note: Note,
 }
 
-impl Advice {
+impl Reporter {
     /// Knows nothing yet; and how to tell it.
-    pub fn new(cluster: Option<Cluster>, drain: Handle) -> (Self, mpsc::UnboundedSender<Told>) {
+    pub fn new(
+        cluster: Option<Cluster>,
+        drain: Handle,
+    ) -> (Self, mpsc::UnboundedSender<Occurrence>) {
         let (tell, told) = mpsc::unbounded_channel();
-        let advice = Self {
+        let reporter = Self {
             cluster,
             drain,
             told,
             failed: HashSet::new(),
         };
-        (advice, tell)
+        (reporter, tell)
     }
 
     /// Asks and writes until nobody has anything to tell any more.
@@ -106,22 +109,22 @@ impl Advice {
                     self.write_late(&mut later).await;
                     return;
                 }
-                Some(Told::Event(Event::Began(drain))) => {
+                Some(Occurrence::Event(Event::Began(drain))) => {
                     let due = Instant::now() + spread(&cluster, START_SPREAD);
                     let note = started(drain);
                     later = Some(Later { due, note });
                 }
-                Some(Told::Event(Event::Stopping(drain))) => {
+                Some(Occurrence::Event(Event::Stopping(drain))) => {
                     asking.spawn(ask(cluster, self.drain.clone(), drain));
                 }
-                Some(Told::Event(Event::Bounded(_) | Event::Serving)) => {}
-                Some(Told::Event(Event::Ended(_, verdict))) => {
+                Some(Occurrence::Event(Event::Bounded(_) | Event::Serving)) => {}
+                Some(Occurrence::Event(Event::Ended(_, verdict))) => {
                     self.write_late(&mut later).await;
                     if let Some(note) = ended(&verdict) {
                         self.write(&note).await;
                     }
                 }
-                Some(Told::Over { cut, serving }) => {
+                Some(Occurrence::Over { cut, serving }) => {
                     self.write_late(&mut later).await;
                     if let Some(note) = over(cut, serving) {
                         self.write(&note).await;
@@ -130,7 +133,7 @@ impl Advice {
                     asking.abort_all();
                     cluster.rest();
                 }
-                Some(Told::Unreadable { source, problem }) => {
+                Some(Occurrence::Unreadable { source, problem }) => {
                     // Once in a life: a warning for people, and no alarm.
                     if !std::mem::replace(&mut unreadable, true) {
                         let text = format!("{source}: {problem}");
@@ -180,27 +183,27 @@ async fn ask(cluster: Cluster, drain: Handle, of: Drain) -> Result<(), Error> {
     sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
     let going = drain.state().going;
     let pod = cluster.own_pod().await?;
-    let advice = advice(pod, going, clock::now(), since.elapsed());
-    let granted_seconds = advice.granted.map(|granted| granted.as_secs_f64());
+    let facts = pod_facts(pod, going, clock::now(), since.elapsed());
+    let granted_seconds = facts.granted.map(|granted| granted.as_secs_f64());
     info!(
-        reason = advice.reason.as_deref(),
-        going = advice.going,
+        reason = facts.reason.as_deref(),
+        going = facts.going,
         granted_seconds,
         "the pod, as Kubernetes knows it"
     );
-    drain.advise(of.began, advice).await;
+    drain.pod_facts(of.began, facts).await;
     Ok(())
 }
 
 /// What the pod's object means to a drain whose first sign was `passed` ago; `going` is what was known before.
-fn advice(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drain::Advice {
+fn pod_facts(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drain::PodFacts {
     let granted = match &pod.deletion {
         Some(deletion) => clock::left(deletion.granted, deletion.deadline, now, passed),
         None => pod.grace,
     };
     // An eviction by the kubelet and a node's shutdown are no deletions, but all hooks come.
     let by_kubelet = (going && pod.deletion.is_none()).then(|| BY_KUBELET.to_owned());
-    drain::Advice {
+    drain::PodFacts {
         going: pod.deletion.is_some(),
         granted: Some(granted),
         reason: pod.reason.or(by_kubelet).map(Into::into),
@@ -208,7 +211,7 @@ fn advice(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drain::
 }
 
 /// Waits until no Service sends anybody here any more.
-pub fn leave(cluster: Cluster, services: Arc<[String]>) -> Leave {
+pub fn endpoints_left(cluster: Cluster, services: Arc<[String]>) -> EndpointsLeft {
     Arc::new(move || {
         let (cluster, services) = (cluster.clone(), services.clone());
         Box::pin(async move {
@@ -311,20 +314,20 @@ mod tests {
             ..pod()
         };
         for going in [false, true] {
-            let advice = advice(deleted.clone(), going, now, Duration::ZERO);
-            assert!(advice.going);
-            assert_eq!(advice.granted, Some(8 * SECOND));
-            assert_eq!(advice.reason.as_deref(), Some("EvictionByEvictionAPI"));
+            let facts = pod_facts(deleted.clone(), going, now, Duration::ZERO);
+            assert!(facts.going);
+            assert_eq!(facts.granted, Some(8 * SECOND));
+            assert_eq!(facts.reason.as_deref(), Some("EvictionByEvictionAPI"));
         }
     }
 
     #[test]
     fn a_pod_that_goes_and_was_not_deleted_is_the_kubelets_doing() {
         let now = clock::now();
-        let restart = advice(pod(), false, now, SECOND);
+        let restart = pod_facts(pod(), false, now, SECOND);
         assert_eq!((restart.going, restart.reason), (false, None));
         assert_eq!(restart.granted, Some(30 * SECOND));
-        let evicted = advice(pod(), true, now, SECOND);
+        let evicted = pod_facts(pod(), true, now, SECOND);
         assert_eq!(evicted.reason.as_deref(), Some(BY_KUBELET));
     }
 

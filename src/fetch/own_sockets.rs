@@ -10,9 +10,9 @@ const KEPT: usize = 256;
 
 /// The local addresses of our last TCP connections. What is our local address is the app's peer.
 #[derive(Debug, Default)]
-pub struct Ours(Mutex<VecDeque<(IpAddr, u16)>>);
+pub struct OwnSockets(Mutex<VecDeque<(IpAddr, u16)>>);
 
-impl Ours {
+impl OwnSockets {
     /// Notes a connection, before anything is sent over it.
     pub(super) fn note(&self, local: SocketAddr) {
         let mut known = self.lock();
@@ -23,7 +23,7 @@ impl Ours {
     }
 
     /// Whether a connection from this address is one of ours.
-    pub fn is_ours(&self, peer: SocketAddr) -> bool {
+    pub fn contains(&self, peer: SocketAddr) -> bool {
         self.lock().contains(&plain(peer))
     }
 
@@ -43,14 +43,14 @@ mod tests {
 
     #[test]
     fn the_last_connections_are_known_in_either_family() {
-        let ours = Ours::default();
+        let ours = OwnSockets::default();
         for port in 1..=300 {
             ours.note(SocketAddr::from(([127, 0, 0, 1], port)));
         }
         assert_eq!(ours.lock().len(), KEPT);
-        assert!(ours.is_ours("127.0.0.1:300".parse().unwrap()));
-        assert!(ours.is_ours("[::ffff:127.0.0.1]:45".parse().unwrap()));
-        assert!(!ours.is_ours("127.0.0.1:44".parse().unwrap()));
-        assert!(!ours.is_ours("127.0.0.2:300".parse().unwrap()));
+        assert!(ours.contains("127.0.0.1:300".parse().unwrap()));
+        assert!(ours.contains("[::ffff:127.0.0.1]:45".parse().unwrap()));
+        assert!(!ours.contains("127.0.0.1:44".parse().unwrap()));
+        assert!(!ours.contains("127.0.0.2:300".parse().unwrap()));
     }
 }

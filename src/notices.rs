@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::advice::Told;
+use crate::cluster::reporter::Occurrence;
+use crate::config::ConfigErrors;
 use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
-use crate::mistake::Mistakes;
 use crate::report;
 use crate::traffic::Traffic;
 
@@ -57,13 +57,13 @@ pub struct Notices {
 
 impl Args {
     /// Checks the flags.
-    pub fn settle(&self, mistakes: &mut Mistakes) -> Notices {
+    pub fn validate(&self, errors: &mut ConfigErrors) -> Notices {
         if let Some(path) = &self.drain_file {
             let folder = path
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty());
             if path.is_dir() {
-                mistakes.add(
+                errors.add(
                     "drain-file",
                     &path.to_string_lossy(),
                     "it is a folder; write a file's name in it",
@@ -71,12 +71,12 @@ impl Args {
             } else if folder.is_some_and(|folder| !folder.is_dir()) {
                 let message =
                     "its folder does not exist; mount the volume there that the app shares";
-                mistakes.add("drain-file", &path.to_string_lossy(), message);
+                errors.add("drain-file", &path.to_string_lossy(), message);
             }
         }
         Notices {
             notify: (self.notify.iter())
-                .filter_map(|text| mistakes.check("notify", text, Url::parse(text)))
+                .filter_map(|text| errors.check("notify", text, Url::parse(text)))
                 .collect(),
             drain_file: self.drain_file.clone(),
             termination_log: self.termination_log.clone(),
@@ -92,7 +92,7 @@ impl Notices {
         client: &Client,
         metrics: &Metrics,
         traffic: Option<Traffic>,
-        advise: &mpsc::UnboundedSender<Told>,
+        report_to_cluster: &mpsc::UnboundedSender<Occurrence>,
     ) {
         // Of a life before this one: the container was restarted in the middle of a drain.
         self.remove_drain_file().await;
@@ -104,7 +104,7 @@ impl Notices {
         let mut told = 0;
         while let Some(event) = events.recv().await {
             // First, since the rest may wait for a disk.
-            let _ = advise.send(Told::Event(event.clone()));
+            let _ = report_to_cluster.send(Occurrence::Event(event.clone()));
             match event {
                 Event::Began(_) => {
                     stopping = false;
@@ -138,13 +138,13 @@ impl Notices {
                     }
                     notifying.abort_all();
                     self.remove_drain_file().await;
-                    let _ = advise.send(Told::Over { cut, serving: true });
+                    let _ = report_to_cluster.send(Occurrence::Over { cut, serving: true });
                 }
             }
             while notifying.try_join_next().is_some() {}
         }
         let cut = self.sum(last, traffic.as_ref(), &mut told, true).await;
-        let _ = advise.send(Told::Over {
+        let _ = report_to_cluster.send(Occurrence::Over {
             cut,
             serving: false,
         });

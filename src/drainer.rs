@@ -4,48 +4,50 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::drain::{self, Count, Event, Handle, Leave, Look, Owner, Policy, Reading};
+use crate::drain::{
+    self, EndpointsLeft, Event, Handle, Owner, Policy, ReadCount, ReadTraffic, Reading,
+};
 use crate::fetch::{self, Client};
-use crate::inflight::{self, Error, Means, Meter};
+use crate::inflight::{self, Error, Meter, ReadContext};
 use crate::metrics::Metrics;
-use crate::traffic::{self, Kubelet, Traffic, Watcher};
+use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
 
 /// Parts that know each other. The owner and the watcher have to be run.
-pub(crate) struct Core {
+pub struct Drainer {
     pub owner: Owner,
     pub handle: Handle,
     pub events: mpsc::UnboundedReceiver<Event>,
     pub meters: Arc<[Meter]>,
     pub metrics: Metrics,
     pub client: Client,
-    pub kubelet: Kubelet,
+    pub kubelet: KubeletAddresses,
     /// None where there is no port whose traffic could be watched.
     pub watcher: Option<Watcher>,
     pub traffic: Option<Traffic>,
 }
 
-impl Core {
+impl Drainer {
     /// Builds the parts.
     ///
     /// # Errors
-    /// Never, but for mistakes of ours.
+    /// Never, but for errors of ours.
     pub fn new(
         inflight: inflight::Settings,
         policy: Policy,
-        leave: Option<Leave>,
+        leave: Option<EndpointsLeft>,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::new(policy.budget().as_secs_f64())?;
         let client = Client::default();
-        let means = Means {
+        let context = ReadContext {
             client: client.clone(),
             read_timeout: inflight.read_timeout,
             quiet_period: policy.quiet_period,
             max_quiet: policy.max_quiet,
         };
         let meters: Arc<[Meter]> = (inflight.sources.into_iter())
-            .map(|source| Meter::new(source, means.clone()))
+            .map(|source| Meter::new(source, context.clone()))
             .collect();
-        let kubelet = Kubelet::default();
+        let kubelet = KubeletAddresses::default();
         let (watcher, traffic) = match inflight.ports {
             ports if ports.is_empty() => (None, None),
             ports => {
@@ -56,7 +58,7 @@ impl Core {
                     poll_interval: policy.poll_interval,
                 };
                 let client = client.clone();
-                let ours = Arc::new(move |peer| client.ours().is_ours(peer));
+                let ours = Arc::new(move |peer| client.own_sockets().contains(peer));
                 let (watcher, traffic) = traffic::new(settings, ours, kubelet.clone());
                 (Some(watcher), Some(traffic))
             }
@@ -85,12 +87,12 @@ impl Core {
 }
 
 /// How the drain looks at traffic.
-fn look(traffic: Traffic) -> Look {
+fn look(traffic: Traffic) -> ReadTraffic {
     Arc::new(move |began, settled| Box::pin(traffic.clone().look(began, settled)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.
-fn count(meters: &Arc<[Meter]>, metrics: &Metrics) -> Count {
+fn count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
     let (meters, metrics) = (meters.clone(), metrics.clone());
     Arc::new(move |source| {
         let (meters, metrics) = (meters.clone(), metrics.clone());

@@ -1,4 +1,4 @@
-//! Mistakes in the configuration: collected, so that all of them are told at once.
+//! ConfigErrors in the configuration: collected, so that all of them are told at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is wrong with what was typed.
 #[derive(Debug, Default)]
-pub struct Mistakes {
+pub struct ConfigErrors {
     found: Vec<String>,
     /// Flags that were set by an environment variable, and by which.
     from_environment: BTreeMap<String, String>,
 }
 
-impl Mistakes {
-    /// No mistakes yet; `from_environment` maps a flag to the variable that set it.
+impl ConfigErrors {
+    /// No errors yet; `from_environment` maps a flag to the variable that set it.
     pub fn new(from_environment: BTreeMap<String, String>) -> Self {
         Self {
             found: Vec::new(),
@@ -75,11 +75,11 @@ impl Mistakes {
         self.check(flag, value, parsed)
     }
 
-    /// What was parsed, or all the mistakes.
+    /// What was parsed, or all the errors.
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn settle<T>(self, parsed: Option<T>) -> Result<T, String> {
+    pub fn finish<T>(self, parsed: Option<T>) -> Result<T, String> {
         match (parsed, self.found.is_empty()) {
             (Some(parsed), true) => Ok(parsed),
             _ => Err(self.found.join("\n")),
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_value_and_where_it_came_from() {
-        let mut mistakes =
-            Mistakes::new([("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())].into());
-        mistakes.duration("min-wait", "soon");
-        mistakes.duration("timeout", "5");
-        mistakes.positive_duration("poll-interval", "0s");
-        assert_eq!(mistakes.address("listen", "9903"), None);
-        let told = mistakes.settle(Some(())).unwrap_err();
+        let mut errors =
+            ConfigErrors::new([("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())].into());
+        errors.duration("min-wait", "soon");
+        errors.duration("timeout", "5");
+        errors.positive_duration("poll-interval", "0s");
+        assert_eq!(errors.address("listen", "9903"), None);
+        let told = errors.finish(Some(())).unwrap_err();
         for part in [
             "--min-wait \"soon\"",
             "--timeout \"5\" (from GRACEKEEPER_TIMEOUT)",
