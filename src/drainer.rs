@@ -88,7 +88,7 @@ impl Drainer {
 
 /// How the drain looks at traffic.
 fn look(traffic: Traffic) -> ReadTraffic {
-    Arc::new(move |began, settled| Box::pin(traffic.clone().look(began, settled)))
+    Arc::new(move |began, settled| Box::pin(traffic.clone().read(began, settled)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.

@@ -348,7 +348,7 @@ async fn status(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    let seen = app.traffic.as_ref().map(Traffic::seen);
+    let seen = app.traffic.as_ref().map(Traffic::counts);
     let state = app.drain.state();
     let lasted = state.since.elapsed();
     match (app.metrics).page(state.phase, lasted, seen.unwrap_or_default()) {
@@ -388,7 +388,7 @@ fn status_of(app: &App) -> String {
         &app.drain.state(),
         app.readiness,
         &app.meters,
-        app.traffic.as_ref().map(Traffic::seen),
+        app.traffic.as_ref().map(Traffic::counts),
         &app.kubelet,
         Instant::now(),
     )

@@ -123,7 +123,7 @@ impl Notices {
                     // By hand, no app stops, and whoever leaves does so of his own accord.
                     if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {
                         let gone = verdict.outcome == Outcome::AppGone;
-                        traffic.answered(drain.killed, gone);
+                        traffic.hook_answered(drain.killed, gone);
                     }
                     metrics.drained(&verdict);
                     leave_message(&self.termination_log, &verdict, 0).await;
@@ -134,7 +134,7 @@ impl Notices {
                         .sum(last.take(), traffic.as_ref(), &mut told, false)
                         .await;
                     if let Some(traffic) = &traffic {
-                        traffic.rest();
+                        traffic.stop();
                     }
                     notifying.abort_all();
                     self.remove_drain_file().await;
@@ -172,7 +172,7 @@ impl Notices {
         let (Some(verdict), Some(traffic)) = (drained, traffic) else {
             return 0;
         };
-        let total = traffic.sum(ends).await.cut_total;
+        let total = traffic.final_counts(ends).await.cut_total;
         let cut = total - std::mem::replace(told, total);
         if cut > 0 {
             warn!(

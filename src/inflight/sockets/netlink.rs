@@ -83,7 +83,7 @@ impl CloseNotices {
     /// Asks for the notices.
     ///
     /// # Errors
-    /// When the kernel, or whoever guards it, refuses.
+    /// When the kernel, or a policy such as seccomp, refuses.
     pub fn listen() -> Result<Self, Error> {
         let socket = open(&CLOSE_GROUPS)?;
         // A burst must wait somewhere. The kernel may grant less.

@@ -1,4 +1,4 @@
-//! The table as `/proc/net/tcp` and `tcp6` show it (man 5 proc_net): who is connected, for where netlink is refused, and
+//! The table as `/proc/net/tcp` and `tcp6` show it (man 5 proc_net): the connections, for where netlink is refused, and
 //! the one thing that netlink does not tell, whether the app has replied.
 
 use std::collections::{BTreeSet, HashMap};

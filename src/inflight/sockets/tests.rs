@@ -1,4 +1,4 @@
-//! The table of real sockets, and the rule on what the kernel may say.
+//! The table of real sockets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -88,7 +88,7 @@ async fn a_client_that_has_closed_its_half_still_waits() {
 }
 
 #[tokio::test]
-async fn who_only_connects_and_leaves_never_waits() {
+async fn a_client_that_only_connects_and_leaves_never_waits() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let table = Table::new([listener.local_addr().unwrap().port()]);
     let (client, _app) = pair(&listener);
@@ -132,13 +132,13 @@ async fn ours_are_left_out_of_the_count() {
 
 #[tokio::test]
 #[allow(clippy::disallowed_methods)] // Nothing else runs meanwhile.
-async fn a_death_tells_whether_somebody_waited() {
+async fn a_close_notice_tells_whether_a_client_waited() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut notices = CloseNotices::listen().unwrap();
-    // How it goes, and whether somebody waited when the app closed.
-    type Story = fn(&mut TcpStream, &mut TcpStream);
-    let stories: [(&str, Story, bool); 5] = [
+    // What happens, and whether a client waited when the app closed.
+    type Exchange = fn(&mut TcpStream, &mut TcpStream);
+    let exchanges: [(&str, Exchange, bool); 5] = [
         ("it never asked", |_, _| {}, false),
         (
             "it was answered",
@@ -178,22 +178,22 @@ async fn a_death_tells_whether_somebody_waited() {
             true,
         ),
     ];
-    for (told, story, waited) in stories {
+    for (name, exchange, waited) in exchanges {
         let (mut client, mut app) = pair(&listener);
-        story(&mut client, &mut app);
+        exchange(&mut client, &mut app);
         drop(app);
         let _ = client.read(&mut [0; 100]);
         drop(client);
-        let mut died = None;
-        while died.is_none() {
+        let mut closed = None;
+        while closed.is_none() {
             let next = notices.next(|notice| match notice {
-                CloseNotice::Closed(c) if c.port == port => died = Some(c),
+                CloseNotice::Closed(c) if c.port == port => closed = Some(c),
                 _ => {}
             });
             next.await.unwrap();
         }
-        let died = died.unwrap();
-        assert_eq!(died.waits(MAX_QUIET), waited, "{told}: {died:?}");
+        let closed = closed.unwrap();
+        assert_eq!(closed.waits(MAX_QUIET), waited, "{name}: {closed:?}");
     }
 }
 
@@ -226,75 +226,4 @@ async fn a_request_of_the_tick_of_the_answer_before_it_waits_for_as_long_as_it_t
         assert_eq!(connection.replied, Some(!asks_again));
         assert_eq!(connection.waits(MAX_QUIET), asks_again, "{connection:?}");
     }
-}
-
-/// An idle connection that has been answered.
-fn answered() -> Connection {
-    Connection {
-        cookie: 1,
-        port: 8000,
-        peer: "10.0.0.1:1234".parse().unwrap(),
-        state: State::Established,
-        unread: 0,
-        unacknowledged: 0,
-        received: 100,
-        segments: 2,
-        acknowledged: 200,
-        last_received: 5000,
-        last_sent: 4000,
-        last_acknowledgement: 3990,
-        replied: None,
-    }
-}
-
-#[test]
-fn a_request_and_an_answer_of_one_tick_are_told_apart_by_the_acknowledgement() {
-    let tie = |acknowledged_before: u32, ago: u32| Connection {
-        last_received: ago,
-        last_sent: ago,
-        last_acknowledgement: acknowledged_before,
-        ..answered()
-    };
-    assert!(
-        !tie(890, 900).waits(MAX_QUIET),
-        "the answer was acknowledged"
-    );
-    assert!(
-        tie(900, 900).waits(MAX_QUIET),
-        "nobody knows which came first"
-    );
-    assert!(!tie(1000, 1000).waits(MAX_QUIET), "but not for ever");
-    let unreplied = Connection {
-        replied: Some(false),
-        ..tie(1000, 1000)
-    };
-    assert!(unreplied.waits(MAX_QUIET), "the kernel knows");
-    let first = Connection {
-        segments: 1,
-        ..tie(900, 900)
-    };
-    assert!(
-        !first.waits(MAX_QUIET),
-        "there was nothing to answer before it"
-    );
-    let interim = Connection {
-        acknowledged: 25,
-        ..first
-    };
-    assert!(interim.waits(MAX_QUIET), "100 Continue is no answer");
-}
-
-#[test]
-fn what_moves_bytes_is_busy_and_what_has_not_for_a_quiet_period_is_not() {
-    let streams = Connection {
-        last_sent: 100,
-        ..answered()
-    };
-    assert!(streams.is_busy(QUIET, MAX_QUIET) && !streams.waits(MAX_QUIET));
-    assert!(!answered().is_busy(QUIET, MAX_QUIET));
-    let writing = Connection {
-        unacknowledged: 1,
-        ..answered()
-    };
-    assert!(writing.waits(MAX_QUIET));
 }

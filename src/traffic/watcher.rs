@@ -1,0 +1,452 @@
+//! The task that watches the app's ports.
+//!
+//! It sleeps until a drain begins; then the kernel's notices of connections that end tell it of each that came and went
+//! between two reads of the table, so nothing is missed. It goes on reading once the hook has been answered, until the
+//! app must be gone: what a connection was like shortly before it ended tells better than its end whether a client
+//! waited.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::evidence::Evidence;
+use super::{IsOwnSocket, KubeletAddresses, Message, Settings, TrafficCounts};
+use crate::drain::{TrafficSnapshot, pause};
+use crate::inflight::sockets::{CloseNotice, CloseNotices, Error, Table};
+
+/// The longest that one read of the table may take.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
+/// The kernel leaves its notices to a worker of its own, which may be behind by this much on a loaded machine.
+const NOTICE_LAG: Duration = Duration::from_millis(800);
+
+/// How often to see whether a notice that is late has come.
+const NOTICE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Watches. Made by [`super::new`], driven by [`Watcher::run`].
+pub struct Watcher {
+    table: Table,
+    settings: Settings,
+    is_own: IsOwnSocket,
+    kubelet: KubeletAddresses,
+    messages: mpsc::UnboundedReceiver<Message>,
+    counts: watch::Sender<TrafficCounts>,
+    /// It was said that nothing can be watched.
+    warned: bool,
+}
+
+/// What a watch holds while it runs.
+struct Watch {
+    notices: CloseNotices,
+    evidence: Evidence,
+    /// When to read the table without being asked.
+    next_read: Option<Instant>,
+    /// When the app is dead, and nothing is left to see.
+    killed_by: Option<Instant>,
+}
+
+impl Watcher {
+    /// Watches nothing yet.
+    pub(super) fn new(
+        settings: Settings,
+        is_own: IsOwnSocket,
+        kubelet: KubeletAddresses,
+        messages: mpsc::UnboundedReceiver<Message>,
+        counts: watch::Sender<TrafficCounts>,
+    ) -> Self {
+        Self {
+            table: Table::new(settings.ports.iter().copied()),
+            settings,
+            is_own,
+            kubelet,
+            messages,
+            counts,
+            warned: false,
+        }
+    }
+
+    /// Watches each drain, until nothing can ask any more.
+    pub async fn run(mut self) {
+        let mut watch: Option<Watch> = None;
+        loop {
+            let next_read = watch.as_ref().and_then(|watch| watch.next_read);
+            tokio::select! {
+                biased;
+                message = self.messages.recv() => match message {
+                    Some(message) => self.take_message(&mut watch, message).await,
+                    None => return,
+                },
+                () = until(next_read) => {
+                    if let Some(watch) = &mut watch {
+                        let began = Instant::now();
+                        self.read(watch, None).await;
+                        watch.read_after(pause(began.elapsed(), self.settings.poll_interval));
+                    }
+                    self.show(watch.as_ref());
+                }
+                () = next_notices(&mut watch, &self.is_own, &self.kubelet) => self.show(watch.as_ref()),
+            }
+        }
+    }
+
+    /// Does what is asked.
+    async fn take_message(&mut self, watch: &mut Option<Watch>, message: Message) {
+        match message {
+            Message::Read {
+                began,
+                routes_changed,
+                reply,
+            } => {
+                self.watch_drain(watch, began).await;
+                let snapshot = match watch {
+                    Some(watch) => self.read(watch, routes_changed).await,
+                    None => None,
+                };
+                self.show(watch.as_ref());
+                let _ = reply.send(snapshot);
+            }
+            Message::HookAnswered { killed_by, gone } => {
+                if let Some(watch) = watch {
+                    watch.take_notices(&self.is_own, &self.kubelet);
+                    watch.evidence.hook_answered(gone);
+                    watch.killed_by = Some(killed_by);
+                    watch.read_after(self.settings.poll_interval);
+                }
+            }
+            Message::FinalCounts { ending, reply } => {
+                if let Some(watch) = watch {
+                    self.final_counts(watch, ending).await;
+                }
+                let _ = reply.send(*self.counts.borrow());
+            }
+            Message::Stop => *watch = None,
+        }
+    }
+
+    /// Watches the drain that began then, if that is not what is watched already.
+    async fn watch_drain(&mut self, watch: &mut Option<Watch>, began: Instant) {
+        if (watch.as_ref()).is_some_and(|watch| watch.evidence.began() == began) {
+            return;
+        }
+        // What the drain before cut off is not forgotten over this one.
+        if let Some(watch) = watch {
+            self.final_counts(watch, false).await;
+        }
+        *watch = self.begin(began).await;
+    }
+
+    fn show(&self, watch: Option<&Watch>) {
+        if let Some(watch) = watch {
+            let (arrivals, cut) = (watch.evidence.arrivals(), watch.evidence.cut());
+            self.counts.send_modify(|counts| {
+                counts.arrivals_total += arrivals.saturating_sub(counts.arrivals);
+                counts.cut_total += cut.saturating_sub(counts.cut);
+                (counts.arrivals, counts.cut) = (arrivals, cut);
+            });
+        }
+    }
+
+    /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
+    async fn begin(&mut self, began: Instant) -> Option<Watch> {
+        self.counts
+            .send_modify(|counts| (counts.arrivals, counts.cut) = (0, 0));
+        let mut evidence = Evidence::new(began, self.settings.clone());
+        let begin = async {
+            let mut notices = CloseNotices::listen()?;
+            let mut connections = 0_u32;
+            let each = |seen| {
+                evidence.existed_before(&seen);
+                connections += 1;
+            };
+            self.table.each(each).await?;
+            // What closed meanwhile existed before too, or has come and gone in this moment.
+            notices.pending(|notice| {
+                if let CloseNotice::Closed(closed) = notice {
+                    evidence.ignore(&closed);
+                }
+            })?;
+            debug!(connections, "watching the traffic");
+            Ok::<_, Error>(notices)
+        };
+        let notices = match timeout(READ_LIMIT, begin).await {
+            Ok(Ok(notices)) => notices,
+            Ok(Err(e)) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    warn!(
+                        "the kernel does not show this container its traffic, so that min-wait and the quiet period have \
+                         to do: {e}"
+                    );
+                }
+                return None;
+            }
+            Err(_) => {
+                warn!("the kernel's socket table could not be read in time");
+                return None;
+            }
+        };
+        Some(Watch {
+            notices,
+            evidence,
+            next_read: None,
+            killed_by: None,
+        })
+    }
+
+    async fn read(
+        &self,
+        watch: &mut Watch,
+        routes_changed: Option<Instant>,
+    ) -> Option<TrafficSnapshot> {
+        // What was new and has closed by now arrived before this read.
+        watch.take_notices(&self.is_own, &self.kubelet);
+        let now = Instant::now();
+        let evidence = &mut watch.evidence;
+        evidence.begin_read(routes_changed);
+        let each = self.table.each(|seen| {
+            if !(self.is_own)(seen.peer) {
+                evidence.sees_open(&seen, self.kubelet.contains(seen.peer.ip()), now);
+            }
+        });
+        match timeout(READ_LIMIT, each).await {
+            Ok(Ok(listens)) => Some(evidence.snapshot(listens)),
+            Ok(Err(e)) => {
+                debug!("the traffic could not be read: {e}");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Takes in and shows what has happened until now: what closed, and what is closing. A connection that is in the
+    /// table no more has closed, and the notice of it may still be on its way.
+    async fn final_counts(&self, watch: &mut Watch, ending: bool) {
+        let give_up = Instant::now() + NOTICE_LAG;
+        loop {
+            let mut present = HashSet::new();
+            let mut waits = false;
+            let evidence = &mut watch.evidence;
+            let each = self.table.each(|seen| {
+                // Only the notice says how it ended.
+                if seen.is_remnant() {
+                    return;
+                }
+                present.insert(seen.cookie);
+                if !(self.is_own)(seen.peer) {
+                    waits |= !seen.state.app_closed() && seen.waits(self.settings.max_quiet);
+                    evidence.closing(&seen, self.kubelet.contains(seen.peer.ip()));
+                }
+            });
+            let read = timeout(NOTICE_LAG, each).await;
+            watch.take_notices(&self.is_own, &self.kubelet);
+            let read = matches!(read, Ok(Ok(_)));
+            let complete = watch.evidence.accounts_for_all(&present) && !(ending && waits);
+            if read && complete {
+                break;
+            }
+            if Instant::now() >= give_up {
+                if read {
+                    watch.evidence.disappeared(&present);
+                }
+                break;
+            }
+            sleep(NOTICE_PAUSE).await;
+        }
+        self.show(Some(watch));
+    }
+}
+
+impl Watch {
+    /// Reads again after that long, unless the app must be gone by then.
+    fn read_after(&mut self, pause: Duration) {
+        let next = Instant::now() + pause;
+        self.next_read =
+            Some(next).filter(|&next| self.killed_by.is_some_and(|killed_by| next < killed_by));
+    }
+
+    /// Takes in every notice that has come.
+    fn take_notices(&mut self, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
+        let Watch {
+            notices, evidence, ..
+        } = self;
+        if let Err(e) = notices.pending(|notice| take_notice(evidence, is_own, kubelet, &notice)) {
+            debug!("no notices: {e}");
+        }
+    }
+}
+
+/// Waits until then, if ever.
+pub async fn until(then: Option<Instant>) {
+    match then {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes in the next notices. Without a watch they never come.
+async fn next_notices(watch: &mut Option<Watch>, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
+    let Some(Watch {
+        notices, evidence, ..
+    }) = watch
+    else {
+        return std::future::pending().await;
+    };
+    let next = notices.next(|notice| take_notice(evidence, is_own, kubelet, &notice));
+    if let Err(e) = next.await {
+        warn!("the kernel's notices have ended, and with them the watch on traffic: {e}");
+        *watch = None;
+    }
+}
+
+/// Takes in one notice.
+fn take_notice(
+    evidence: &mut Evidence,
+    is_own: &IsOwnSocket,
+    kubelet: &KubeletAddresses,
+    notice: &CloseNotice,
+) {
+    match notice {
+        CloseNotice::Closed(closed) if is_own(closed.peer) => evidence.ignore(closed),
+        CloseNotice::Closed(closed) => {
+            if evidence.concerns(closed) {
+                evidence.closed(closed, kubelet.contains(closed.peer.ip()), Instant::now());
+            }
+        }
+        CloseNotice::Lost => {
+            debug!("more connections ended at once than the kernel could tell of");
+            evidence.notices_lost(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::traffic::Traffic;
+
+    const QUIET: Duration = Duration::from_millis(200);
+
+    fn watch(port: u16) -> Traffic {
+        let settings = Settings {
+            ports: [port].into(),
+            quiet_period: QUIET,
+            max_quiet: 10 * QUIET,
+            poll_interval: QUIET / 2,
+        };
+        let (watcher, traffic) =
+            crate::traffic::new(settings, Arc::new(|_| false), KubeletAddresses::default());
+        tokio::spawn(watcher.run());
+        traffic
+    }
+
+    /// A request on a connection of its own, answered.
+    fn visit(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"request").unwrap();
+        let (mut app, _) = listener.accept().unwrap();
+        assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        app.write_all(b"answer").unwrap();
+        assert_eq!(client.read(&mut [0; 100]).unwrap(), 6);
+        (client, app)
+    }
+
+    #[tokio::test]
+    async fn a_read_reads_when_it_is_awaited_and_not_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let began = Instant::now();
+        assert_eq!(traffic.clone().read(began, None).await.unwrap().arrivals, 0);
+        let later = traffic.clone().read(began, None);
+        tokio::task::yield_now().await;
+        let _open = visit(&listener);
+        assert_eq!(later.await.unwrap().arrivals, 1);
+    }
+
+    #[tokio::test]
+    async fn every_visit_between_two_reads_is_seen_and_each_drain_counts_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        visit(&listener);
+        for drain in 1..=3 {
+            sleep(NOTICE_LAG).await;
+            let began = Instant::now();
+            assert_eq!(traffic.clone().read(began, None).await.unwrap().arrivals, 0);
+            for _ in 0..50 {
+                visit(&listener);
+            }
+            // The kernel tells of them a little later.
+            let all = async {
+                loop {
+                    let snapshot = traffic.clone().read(began, None).await.unwrap();
+                    if snapshot.arrivals >= 50 {
+                        break snapshot;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let snapshot = timeout(60 * Duration::from_secs(1), all).await;
+            let snapshot = snapshot.expect("each of them is seen");
+            assert!(snapshot.last_arrival.unwrap() > began);
+            sleep(2 * NOTICE_LAG).await;
+            let counts = traffic.counts();
+            assert_eq!((counts.arrivals, counts.arrivals_total), (50, 50 * drain));
+            traffic.stop();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_when_the_app_dies_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let mut pairs: Vec<_> = (0..5)
+            .map(|_| {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (client, listener.accept().unwrap().0)
+            })
+            .collect();
+        for (client, app) in &mut pairs[..3] {
+            client.write_all(b"request").unwrap();
+            assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        }
+        let began = Instant::now();
+        assert_eq!(traffic.clone().read(began, None).await.unwrap().waiting, 3);
+        traffic.hook_answered(Instant::now() + 150 * QUIET, false);
+        let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
+        sleep(QUIET).await;
+        assert_eq!(traffic.final_counts(false).await.cut, 3);
+        drop(clients);
+        assert_eq!(traffic.final_counts(true).await.cut, 3, "each once");
+    }
+
+    #[tokio::test]
+    async fn the_final_counts_wait_for_what_the_kernel_is_closing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = watch(listener.local_addr().unwrap().port());
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut app, _) = listener.accept().unwrap();
+        client.write_all(b"request").unwrap();
+        assert_eq!(app.read(&mut [0; 100]).unwrap(), 7);
+        let began = Instant::now();
+        assert_eq!(traffic.clone().read(began, None).await.unwrap().waiting, 1);
+        traffic.hook_answered(Instant::now() + 150 * QUIET, false);
+        assert_eq!(
+            traffic.final_counts(false).await.cut,
+            0,
+            "it is not over yet"
+        );
+        let counts = tokio::spawn({
+            let traffic = traffic.clone();
+            async move { traffic.final_counts(true).await }
+        });
+        // The count has begun, and the app goes.
+        tokio::task::yield_now().await;
+        drop(app);
+        assert_eq!(counts.await.unwrap().cut, 1);
+    }
+}
