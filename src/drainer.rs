@@ -1,29 +1,47 @@
-//! The drain and what feeds it: what the sidecar is made of, and a hook that has to drain by itself.
+//! The drain and what feeds it, joined: both the sidecar and a hook that drains by itself build on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+use crate::cluster::reporter::Occurrence;
 use crate::drain::{
     self, EndpointsLeft, Event, Handle, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
 use crate::fetch::{self, Client};
 use crate::inflight::{self, Error, Meter, ReadContext};
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
 
-/// Parts that know each other. The owner and the watcher have to be run.
-pub struct Drainer {
-    pub owner: Owner,
+/// What other parts need of a drain: how to ask it, and what it is made of.
+#[derive(Clone)]
+pub struct Shared {
     pub handle: Handle,
-    pub events: mpsc::UnboundedReceiver<Event>,
     pub meters: Arc<[Meter]>,
     pub metrics: Metrics,
     pub client: Client,
     pub kubelet: KubeletAddresses,
     /// None where there is no port whose traffic could be watched.
-    pub watcher: Option<Watcher>,
     pub traffic: Option<Traffic>,
+}
+
+/// A drain and what feeds it, built and not yet running.
+pub struct Drainer {
+    pub shared: Shared,
+    owner: Owner,
+    watcher: Option<Watcher>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+/// A task of the drain that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Owner,
+    Watcher,
+    Notices,
 }
 
 impl Drainer {
@@ -34,7 +52,7 @@ impl Drainer {
     pub fn new(
         inflight: inflight::Settings,
         policy: Policy,
-        leave: Option<EndpointsLeft>,
+        endpoints_left: Option<EndpointsLeft>,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::new(policy.budget().as_secs_f64())?;
         let client = Client::default();
@@ -48,51 +66,99 @@ impl Drainer {
             .map(|source| Meter::new(source, context.clone()))
             .collect();
         let kubelet = KubeletAddresses::default();
-        let (watcher, traffic) = match inflight.ports {
-            ports if ports.is_empty() => (None, None),
-            ports => {
-                let settings = traffic::Settings {
-                    ports,
-                    quiet_period: policy.quiet_period,
-                    max_quiet: policy.max_quiet,
-                    poll_interval: policy.poll_interval,
-                };
-                let client = client.clone();
-                let ours = Arc::new(move |peer| client.own_sockets().contains(peer));
-                let (watcher, traffic) = traffic::new(settings, ours, kubelet.clone());
-                (Some(watcher), Some(traffic))
-            }
-        };
+        let (watcher, traffic) = watch_traffic(inflight.ports, &policy, &client, &kubelet).unzip();
         let sources = (meters.iter())
             .map(|meter| drain::Source {
                 name: meter.name().to_owned(),
                 connections: meter.counts_connections(),
             })
             .collect();
-        let look = traffic.clone().map(look);
-        let count = count(&meters, &metrics);
-        let (owner, handle, events) = drain::new(policy, sources, count, look, leave);
+        let read_traffic = traffic.clone().map(read_traffic);
+        let read_count = read_count(&meters, &metrics);
+        let (owner, handle, events) =
+            drain::new(policy, sources, read_count, read_traffic, endpoints_left);
         Ok(Self {
+            shared: Shared {
+                handle,
+                meters,
+                metrics,
+                client,
+                kubelet,
+                traffic,
+            },
             owner,
-            handle,
-            events,
-            meters,
-            metrics,
-            client,
-            kubelet,
             watcher,
-            traffic,
+            events,
         })
+    }
+
+    /// Starts its tasks among `tasks`: the owner, the watch on traffic, and the notices, which also `report` what
+    /// happens.
+    pub fn start<T: From<Task> + Send + 'static>(
+        self,
+        notices: Notices,
+        report: mpsc::UnboundedSender<Occurrence>,
+        tasks: &mut JoinSet<T>,
+    ) {
+        let Self {
+            shared,
+            owner,
+            watcher,
+            events,
+        } = self;
+        tasks.spawn(async move {
+            owner.run().await;
+            Task::Owner.into()
+        });
+        if let Some(watcher) = watcher {
+            tasks.spawn(async move {
+                watcher.run().await;
+                Task::Watcher.into()
+            });
+        }
+        tasks.spawn(async move {
+            let Shared {
+                client,
+                metrics,
+                traffic,
+                ..
+            } = shared;
+            notices
+                .tell(events, &client, &metrics, traffic, &report)
+                .await;
+            Task::Notices.into()
+        });
     }
 }
 
+/// A watcher of the app's ports, and how to ask it; nothing where there is no port.
+fn watch_traffic(
+    ports: BTreeSet<u16>,
+    policy: &Policy,
+    client: &Client,
+    kubelet: &KubeletAddresses,
+) -> Option<(Watcher, Traffic)> {
+    if ports.is_empty() {
+        return None;
+    }
+    let settings = traffic::Settings {
+        ports,
+        quiet_period: policy.quiet_period,
+        max_quiet: policy.max_quiet,
+        poll_interval: policy.poll_interval,
+    };
+    let client = client.clone();
+    let is_own = Arc::new(move |peer| client.own_sockets().contains(peer));
+    Some(traffic::new(settings, is_own, kubelet.clone()))
+}
+
 /// How the drain looks at traffic.
-fn look(traffic: Traffic) -> ReadTraffic {
-    Arc::new(move |began, settled| Box::pin(traffic.clone().read(began, settled)))
+fn read_traffic(traffic: Traffic) -> ReadTraffic {
+    Arc::new(move |began, routes_changed| Box::pin(traffic.clone().read(began, routes_changed)))
 }
 
 /// How the drain counts: a source that refuses is gone only if something has listened there before.
-fn count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
+fn read_count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
     let (meters, metrics) = (meters.clone(), metrics.clone());
     Arc::new(move |source| {
         let (meters, metrics) = (meters.clone(), metrics.clone());

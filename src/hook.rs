@@ -13,13 +13,14 @@ use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::drain::{Policy, Trigger, Verdict};
-use crate::drainer::Drainer;
+use crate::drainer::{Drainer, Task};
 use crate::fetch::{self, Client, Url};
-use crate::http::Token;
+use crate::http::{HOOK_AGENT, Token};
 use crate::report;
 use crate::run;
 use crate::signal::Signals;
@@ -36,9 +37,6 @@ const LONGEST: usize = 64 * 1024;
 
 /// Where what the container's first process prints goes, and so the container's log.
 const LOG: &str = "/proc/1/fd/1";
-
-/// How the requests name themselves.
-pub(crate) const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
 
 /// Waits until the app may stop, and says in one line why it may.
 ///
@@ -61,7 +59,7 @@ async fn wait(mut settings: run::Settings) -> anyhow::Result<String> {
         Ok(verdict) => return Ok(verdict),
         Err(why) => why,
     };
-    // What is gone of the time is gone.
+    // The time that this took is gone.
     settings.drain = rest(settings.drain, began.elapsed());
     let verdict = drain(settings, &kubelet).await?;
     Ok(format!(
@@ -70,7 +68,7 @@ async fn wait(mut settings: run::Settings) -> anyhow::Result<String> {
     ))
 }
 
-/// Prints the line for whoever called, and to the container's log where that may be written.
+/// Prints the line for the caller, and to the container's log where that may be written.
 pub fn tell(line: &str) {
     let line = format!("gracekeeper: {line}\n");
     let _ = io::stdout().write_all(line.as_bytes());
@@ -78,7 +76,7 @@ pub fn tell(line: &str) {
     if std::process::id() == 1 {
         return;
     }
-    // A pipe that nobody empties must not hold the hook.
+    // A pipe that is not read must not hold the hook.
     let log = File::options()
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -104,14 +102,14 @@ async fn ask(
     }
     let body = tokio::select! {
         answer = get(sidecar, "/prestop/app", token) => answer?,
-        why = dies(sidecar) => return Err(why),
+        why = stops_answering(sidecar) => return Err(why),
     };
     report::line_of(&body).ok_or_else(|| "what it said is no verdict".to_owned())
 }
 
-/// Why nothing more will come from a sidecar, once nothing does. It knows how long its pod has, which may be longer than
-/// anybody told us, and so its verdict has no time limit here.
-async fn dies(sidecar: SocketAddr) -> String {
+/// Waits until a sidecar has stopped answering, and says so. It knows how long its pod has, which may be longer than our
+/// flags say, and so its verdict has no time limit here.
+async fn stops_answering(sidecar: SocketAddr) -> String {
     let mut missed = 0;
     loop {
         sleep(ALIVE).await;
@@ -129,7 +127,7 @@ async fn dies(sidecar: SocketAddr) -> String {
 async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes, String> {
     let url = Url::parse(&format!("http://{to}{path}"))?;
     let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(USER_AGENT, HeaderValue::from_static(HOOK_AGENT));
     if let Some(token) = token {
         let token = HeaderValue::from_bytes(token.header()).map_err(|e| e.to_string())?;
         headers.insert(Token::HEADER, token);
@@ -137,7 +135,7 @@ async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes,
     let client = Client::default();
     let sent = client.send_with(Method::GET, &url, headers).await;
     let exchange = sent.map_err(|e| match e {
-        fetch::Error::Refused => format!("nobody is at {to}"),
+        fetch::Error::Refused => format!("nothing listens on {to}"),
         fetch::Error::Broken(_) => format!("{to} went away: {e}"),
         _ => format!("{to}: {e}"),
     })?;
@@ -155,11 +153,11 @@ async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes,
     Ok(body.to_bytes())
 }
 
-/// The same, with less of everything that is counted from the beginning.
-fn rest(policy: Policy, gone: Duration) -> Policy {
-    let budget = policy.budget().saturating_sub(gone);
+/// The same policy, with less of everything that is counted from the beginning, of which so much has passed.
+fn rest(policy: Policy, passed: Duration) -> Policy {
+    let budget = policy.budget().saturating_sub(passed);
     Policy {
-        min_wait: policy.min_wait.saturating_sub(gone),
+        min_wait: policy.min_wait.saturating_sub(passed),
         timeout: Some(budget),
         grace_period: policy.grace_period,
         ..policy
@@ -171,32 +169,20 @@ async fn drain(
     settings: run::Settings,
     kubelet: &KubeletAddresses,
 ) -> anyhow::Result<Arc<Verdict>> {
-    let core = Drainer::new(settings.inflight, settings.drain, None)?;
-    // Its probes are no traffic. Nobody calls us, so whoever is at the gateway is taken for it.
+    let drainer = Drainer::new(settings.inflight, settings.drain, None)?;
+    let handle = drainer.shared.handle.clone();
+    // The kubelet's probes are no traffic. It does not call us, so the gateway is taken for its address.
     for address in kubelet.addresses().into_iter().chain(gateway()) {
-        core.kubelet.called_from(address);
+        drainer.shared.kubelet.called_from(address);
     }
-    let mut parts = JoinSet::new();
-    parts.spawn(core.owner.run());
-    if let Some(watcher) = core.watcher {
-        parts.spawn(watcher.run());
-    }
-    let notices = settings.notices;
-    let (client, metrics, traffic, events) = (core.client, core.metrics, core.traffic, core.events);
-    let telling = tokio::spawn({
-        let notices = notices.clone();
-        async move {
-            // Without a sidecar nobody writes Events, and the message is the app's own.
-            let (report, _) = tokio::sync::mpsc::unbounded_channel();
-            notices
-                .tell(events, &client, &metrics, traffic, &report)
-                .await;
-        }
-    });
-    let verdict = core.handle.drain(Trigger::AppHook).await.await;
-    telling.abort();
-    // Nobody else would, and the app of the next start must not find it.
-    notices.remove_drain_file().await;
+    // A hook writes no Events, and the termination message is the app's own.
+    let (report, _) = mpsc::unbounded_channel();
+    let mut tasks: JoinSet<Task> = JoinSet::new();
+    drainer.start(settings.notices.clone(), report, &mut tasks);
+    let verdict = handle.drain(Trigger::AppHook).await.await;
+    tasks.shutdown().await;
+    // No sidecar will, and the app of the next start must not find it.
+    settings.notices.remove_drain_file().await;
     verdict.map_err(|_| anyhow!("the drain ended without a verdict"))
 }
 

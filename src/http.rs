@@ -231,6 +231,9 @@ async fn plain(request: Request, next: Next) -> Response {
     response
 }
 
+/// How `gracekeeper hook` names itself to the sidecar.
+pub const HOOK_AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
+
 /// The kubelet's probes name themselves so.
 const PROBE: &[u8] = b"kube-probe/";
 
@@ -290,7 +293,7 @@ async fn prestop(
     // A hook that is a command comes from within the pod, as the app's clients may.
     let command = headers
         .get(USER_AGENT)
-        .is_some_and(|agent| agent == crate::hook::AGENT);
+        .is_some_and(|agent| agent == HOOK_AGENT);
     if !command {
         app.kubelet.called_from(peer.0);
     }

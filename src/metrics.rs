@@ -151,8 +151,8 @@ impl Metrics {
         self.reads.with_label_values(&[source, result]).inc();
     }
 
-    /// A drain may take this long.
-    pub fn bounded(&self, budget: Duration) {
+    /// The drain that runs may take this long.
+    pub fn deadline_changed(&self, budget: Duration) {
         self.deadline_seconds.set(budget.as_secs_f64());
     }
 
@@ -210,6 +210,7 @@ mod tests {
             deadline: std::time::Duration::from_secs(25),
             sources: Vec::new(),
             arrivals: None,
+            last_arrival: None,
             persistent: None,
             reason: None,
         });

@@ -118,12 +118,12 @@ impl Notices {
                     }
                 }
                 Event::Stopping(_) => stopping = true,
-                Event::Bounded(drain) => metrics.bounded(drain.deadline - drain.began),
+                Event::DeadlineChanged(drain) => metrics.deadline_changed(drain.deadline - drain.began),
                 Event::Ended(drain, verdict) => {
                     // By hand, no app stops, and whoever leaves does so of his own accord.
                     if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {
                         let gone = verdict.outcome == Outcome::AppGone;
-                        traffic.hook_answered(drain.killed, gone);
+                        traffic.hook_answered(drain.grace_ends, gone);
                     }
                     metrics.drained(&verdict);
                     leave_message(&self.termination_log, &verdict, 0).await;

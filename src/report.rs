@@ -22,8 +22,10 @@ struct VerdictView<'a> {
     inflight: Option<Number>,
     trigger: &'a str,
     going: bool,
-    /// None where the traffic is not watched, and so with the next.
+    /// None where the traffic is not watched, and so with `cut`.
     arrivals: Option<u64>,
+    /// From the beginning of the drain to the last arrival; none where there was none, or no watch.
+    last_arrival_seconds: Option<Number>,
     cut: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<u64>,
@@ -67,13 +69,13 @@ struct MeterView<'a> {
     inflight: Option<Number>,
     /// `ok`, or why there is no count; none before the first read.
     result: Option<&'a str>,
-    /// The same for people, with what could be done about it.
+    /// The same in a sentence, with what can be done about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
     age_seconds: Option<Number>,
 }
 
-/// A number that shows as people write it: 3 and not 3.0, at most three places.
+/// A number as it is usually written: 3 and not 3.0, at most three places.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
 enum Number {
@@ -112,6 +114,7 @@ impl<'a> VerdictView<'a> {
             trigger: verdict.trigger.name(),
             going: verdict.going,
             arrivals: verdict.arrivals,
+            last_arrival_seconds: (verdict.last_arrival).map(|after| after.as_secs_f64().into()),
             cut,
             persistent: verdict.persistent,
             reason: verdict.reason.as_deref(),
@@ -124,7 +127,7 @@ impl<'a> VerdictView<'a> {
 
 /// A verdict as JSON, less than 10 KiB of it: sources beyond that are left out and counted.
 pub fn verdict(verdict: &Verdict) -> String {
-    // It goes to those who are about to stop the app: nothing has been cut off yet.
+    // The kubelet stops the app only after this answer: nothing has been cut off yet.
     let mut view = VerdictView::new(verdict, verdict.arrivals.map(|_| 0));
     loop {
         let text = to_json(&view);
@@ -191,7 +194,7 @@ pub fn status(
     })
 }
 
-/// A verdict as one line for people; `cut` is how many requests have been cut off since.
+/// A verdict as one line for the log; `cut` is how many requests have been cut off since.
 pub fn line(verdict: &Verdict, cut: u64) -> String {
     Line {
         outcome: verdict.outcome.name(),
@@ -282,6 +285,7 @@ mod tests {
             deadline: Duration::from_secs(25),
             sources,
             arrivals: Some(12),
+            last_arrival: Some(Duration::from_millis(1_250)),
             persistent: None,
             reason: None,
         }
@@ -293,7 +297,7 @@ mod tests {
         assert_eq!(
             verdict(&example(sources)),
             "{\"outcome\":\"drained\",\"tookSeconds\":2.31,\"inflight\":0,\"trigger\":\"app hook\",\"going\":true,\
-             \"arrivals\":12,\"cut\":0,\"deadlineSeconds\":25,\
+             \"arrivals\":12,\"lastArrivalSeconds\":1.25,\"cut\":0,\"deadlineSeconds\":25,\
              \"sources\":[{\"source\":\"a\",\"inflight\":0},{\"source\":\"b\",\"inflight\":null}]}"
         );
     }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::cluster::reporter::{self, Occurrence, Reporter};
 use crate::cluster::{self, Cluster};
 use crate::drain::{Handle, Policy, Trigger};
-use crate::drainer::Drainer;
+use crate::drainer::{self, Drainer, Shared};
 use crate::http::{App, Server, router};
 use crate::inflight::{self, Error, Meter};
 use crate::metrics::Metrics;
@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long the last things may take when the process ends: the kernel's last notices and a call to the API server among
-/// them, or not where somebody insists. The kubelet kills no sooner than 2 s after SIGTERM.
+/// them, unless it is told to stop at once. The kubelet kills no sooner than 2 s after SIGTERM.
 const LAST_THINGS: Duration = Duration::from_millis(1900);
 const LAST_THINGS_AT_ONCE: Duration = Duration::from_millis(400);
 
@@ -34,22 +34,35 @@ pub struct Settings {
     pub inflight: inflight::Settings,
     /// When a drain is over.
     pub drain: Policy,
-    /// Where to listen, and who may ask.
+    /// Where to listen, and which requests are let through.
     pub http: crate::http::Settings,
-    /// Whom to tell.
+    /// Which parts of the pod are told of a drain.
     pub notices: Notices,
     /// What may be asked of the Kubernetes API.
     pub cluster: cluster::Settings,
 }
 
-/// A part of the sidecar that has ended.
-enum Ended {
-    Drain,
-    Watcher,
+/// A task of the sidecar that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TaskEnded {
+    Drainer(drainer::Task),
     Server,
-    Notices,
     Reporter,
     FirstReads,
+}
+
+impl From<drainer::Task> for TaskEnded {
+    fn from(task: drainer::Task) -> Self {
+        TaskEnded::Drainer(task)
+    }
+}
+
+/// Why the sidecar ends.
+enum EndReason {
+    /// All is done.
+    Done,
+    /// A second SIGTERM, or SIGINT.
+    AtOnce,
 }
 
 /// Runs the sidecar until it is told to stop and nothing needs it any more.
@@ -63,146 +76,128 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let read_timeout = settings.inflight.read_timeout;
     let services = settings.cluster.services;
     let cluster = settings.cluster.access.map(Cluster::new);
-    let leave = (cluster.clone())
+    let endpoints_left = (cluster.clone())
         .filter(|_| !services.is_empty())
         .map(|cluster| reporter::endpoints_left(cluster, services.into()));
-    let Drainer {
-        owner,
-        handle,
-        events,
-        meters,
-        metrics,
-        client,
-        kubelet,
-        watcher,
-        traffic,
-    } = Drainer::new(settings.inflight, settings.drain, leave)?;
+    let drainer = Drainer::new(settings.inflight, settings.drain, endpoints_left)?;
     if let Some(warning) = settings.cluster.warning {
         warn!("{warning}");
     }
     if settings.http.token.is_none() {
         warn!(
-            "no token is set: whoever reaches this port can start a drain through /prestop; set --token-file or {}",
+            "no token is set: every client that reaches this port can start a drain through /prestop; set --token-file \
+             or {}",
             crate::http::TOKEN_VARIABLE
         );
     }
     info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let (stop, stopped) = oneshot::channel::<()>();
+    let shared = drainer.shared.clone();
     let app = App {
-        drain: handle.clone(),
+        drain: shared.handle.clone(),
         readiness,
-        meters: meters.clone(),
-        metrics: metrics.clone(),
-        client: client.clone(),
-        traffic: traffic.clone(),
-        kubelet,
+        meters: shared.meters.clone(),
+        metrics: shared.metrics.clone(),
+        client: shared.client.clone(),
+        traffic: shared.traffic.clone(),
+        kubelet: shared.kubelet.clone(),
         token: settings.http.token,
         app_ready: settings.http.app_ready.map(|url| (url, read_timeout)),
     };
-    let mut parts = JoinSet::new();
-    parts.spawn(async move {
-        owner.run().await;
-        Ended::Drain
-    });
-    parts.spawn(async move {
+    let mut tasks = JoinSet::new();
+    let (reporter, report) = Reporter::new(cluster, shared.handle.clone());
+    drainer.start(settings.notices, report.clone(), &mut tasks);
+    let (stop, stopped) = oneshot::channel::<()>();
+    tasks.spawn(async move {
         let stop = async {
             let _ = stopped.await;
         };
         server.run(router(app), stop).await;
-        Ended::Server
+        TaskEnded::Server
     });
-    if let Some(watcher) = watcher {
-        parts.spawn(async move {
-            watcher.run().await;
-            Ended::Watcher
-        });
-    }
-    let (reporter, report) = Reporter::new(cluster, handle.clone());
-    parts.spawn(async move {
+    tasks.spawn(async move {
         reporter.run().await;
-        Ended::Reporter
+        TaskEnded::Reporter
     });
-    let notices = settings.notices;
-    parts.spawn({
-        let (metrics, report) = (metrics.clone(), report.clone());
-        async move {
-            notices
-                .tell(events, &client, &metrics, traffic, &report)
-                .await;
-            Ended::Notices
-        }
-    });
-    parts.spawn(async move {
-        first_reads(&meters, &metrics, |told| {
-            let _ = report.send(told);
+    let Shared {
+        handle,
+        meters,
+        metrics,
+        ..
+    } = shared;
+    tasks.spawn(async move {
+        first_reads(&meters, &metrics, |occurrence| {
+            let _ = report.send(occurrence);
         })
         .await;
-        Ended::FirstReads
+        TaskEnded::FirstReads
     });
 
-    let ended = until_done(&mut signals, &handle, &mut parts).await;
+    let end = until_done(&mut signals, &handle, &mut tasks).await;
     let _ = stop.send(());
-    // The verdict is on its way to the hooks, to the termination message and to the API server.
-    let rest = async {
-        let mut left = 3;
-        while left > 0
-            && let Some(ended) = parts.join_next().await
-        {
-            let last = matches!(ended, Ok(Ended::Notices | Ended::Server | Ended::Reporter));
-            left -= u32::from(last);
-        }
-    };
-    let at_once = matches!(ended, Ok(Why::Told));
-    let limit = if at_once {
-        LAST_THINGS_AT_ONCE
-    } else {
-        LAST_THINGS
-    };
-    let _ = timeout(limit, rest).await;
+    finish(end.as_ref().ok(), tasks).await;
     info!("ended");
-    ended.map(drop)
+    end.map(drop)
 }
 
-/// Why the sidecar ends.
-enum Why {
-    /// All is done.
-    Done,
-    /// Somebody insists.
-    Told,
-}
-
-/// Returns when the drain says that all is done, or when somebody insists.
+/// Returns when the drain says that all is done, or when the sidecar is told to stop at once.
 async fn until_done(
     signals: &mut Signals,
     handle: &Handle,
-    parts: &mut JoinSet<Ended>,
-) -> anyhow::Result<Why> {
-    let mut told = false;
+    tasks: &mut JoinSet<TaskEnded>,
+) -> anyhow::Result<EndReason> {
+    let mut told_to_stop = false;
     loop {
         tokio::select! {
-            asked = signals.next() => {
-                if asked == Received::Interrupt || told {
+            signal = signals.next() => {
+                if signal == Received::Interrupt || told_to_stop {
                     warn!("told to stop at once");
-                    // Whoever waits for a verdict gets one.
+                    // The hooks that wait for a verdict get one.
                     let _ = timeout(LAST_THINGS_AT_ONCE, handle.release()).await;
-                    return Ok(Why::Told);
+                    return Ok(EndReason::AtOnce);
                 }
-                told = true;
+                told_to_stop = true;
                 info!("told to stop");
                 handle.drain(Trigger::Signal).await;
             }
-            Some(part) = parts.join_next() => match part {
-                Ok(Ended::Drain) => return Ok(Why::Done),
-                Ok(Ended::FirstReads) => {}
-                Ok(Ended::Server) => return Err(anyhow!("the server ended too early")),
-                Ok(Ended::Watcher) => return Err(anyhow!("the watch on traffic ended too early")),
-                Ok(Ended::Notices) => return Err(anyhow!("the notices ended too early")),
-                Ok(Ended::Reporter) => return Err(anyhow!("the Kubernetes part ended too early")),
+            Some(task) = tasks.join_next() => match task {
+                Ok(TaskEnded::Drainer(drainer::Task::Owner)) => return Ok(EndReason::Done),
+                Ok(TaskEnded::FirstReads) => {}
+                Ok(TaskEnded::Server) => return Err(anyhow!("the server ended too early")),
+                Ok(TaskEnded::Drainer(drainer::Task::Watcher)) => {
+                    return Err(anyhow!("the watch on traffic ended too early"));
+                }
+                Ok(TaskEnded::Drainer(drainer::Task::Notices)) => {
+                    return Err(anyhow!("the notices ended too early"));
+                }
+                Ok(TaskEnded::Reporter) => return Err(anyhow!("the Kubernetes part ended too early")),
                 Err(e) => return Err(anyhow!(e).context("a part of the sidecar failed")),
             }
         }
     }
+}
+
+/// Waits for the verdict to reach the hooks, the termination message and the API server, within a limit.
+async fn finish(end: Option<&EndReason>, mut tasks: JoinSet<TaskEnded>) {
+    let rest = async {
+        let mut left = 3;
+        while left > 0
+            && let Some(task) = tasks.join_next().await
+        {
+            let tells_verdict = matches!(
+                task,
+                Ok(TaskEnded::Drainer(drainer::Task::Notices)
+                    | TaskEnded::Server
+                    | TaskEnded::Reporter)
+            );
+            left -= u32::from(tells_verdict);
+        }
+    };
+    let limit = match end {
+        Some(EndReason::AtOnce) => LAST_THINGS_AT_ONCE,
+        _ => LAST_THINGS,
+    };
+    let _ = timeout(limit, rest).await;
 }
 
 /// Reads for the first time, and says what cannot work.
@@ -218,13 +213,13 @@ async fn check(meter: &Meter, metrics: &Metrics) -> Option<Occurrence> {
 }
 
 /// Reads each source once its app answers, so that what cannot work is said before it is needed. Then no timer runs.
-async fn first_reads(meters: &[Meter], metrics: &Metrics, tell: impl Fn(Occurrence)) {
+async fn first_reads(meters: &[Meter], metrics: &Metrics, report: impl Fn(Occurrence)) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut silent = false;
         for meter in meters.iter().filter(|meter| !meter.record().heard) {
-            if let Some(told) = check(meter, metrics).await {
-                tell(told);
+            if let Some(occurrence) = check(meter, metrics).await {
+                report(occurrence);
             }
             silent |= !meter.record().heard;
         }

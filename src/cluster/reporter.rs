@@ -117,7 +117,7 @@ impl Reporter {
                 Some(Occurrence::Event(Event::Stopping(drain))) => {
                     asking.spawn(ask(cluster, self.drain.clone(), drain));
                 }
-                Some(Occurrence::Event(Event::Bounded(_) | Event::Serving)) => {}
+                Some(Occurrence::Event(Event::DeadlineChanged(_) | Event::Serving)) => {}
                 Some(Occurrence::Event(Event::Ended(_, verdict))) => {
                     self.write_late(&mut later).await;
                     if let Some(note) = ended(&verdict) {

@@ -1,11 +1,15 @@
 //! When a drain is over: a pure function of what was seen and of now.
 
+mod history;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::reads::Read;
-use super::{Outcome, Policy, Reading, TrafficSnapshot, WhenBlind};
+use super::{Outcome, Policy, TrafficSnapshot};
+use history::{QuietProof, SourceState};
+
+pub use history::SourceHistory;
 
 /// What is known about the drain that runs.
 #[derive(Debug)]
@@ -14,35 +18,40 @@ pub struct Facts {
     pub deadline: Instant,
     /// The sidecar was told to stop.
     pub signalled: bool,
-    /// Since when Services send nobody here any more, as far as anybody can say: the beginning where nobody is asked,
-    /// none while the answer is awaited.
-    pub left: Option<Instant>,
+    /// Since when Services send nothing here any more, as far as is known: the beginning where that is not asked, none
+    /// while the answer is awaited.
+    pub endpoints_left: Option<Instant>,
     pub sources: Vec<SourceHistory>,
-    pub traffic: Traffic,
+    pub traffic: TrafficFacts,
 }
 
 /// What is known of the traffic on the app's ports.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Traffic {
+pub enum TrafficFacts {
     /// Nothing, and nothing will be: only time can tell that routes have changed.
     Unwatched,
     /// Nothing yet.
     Awaited,
-    Seen(Seen),
+    Seen(LastSnapshot),
 }
 
-/// The last look at the traffic, and what follows from all of them.
+/// The last snapshot of the traffic, and what follows from all of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Seen {
-    pub sight: TrafficSnapshot,
-    /// When that look began: what came later is not in it.
-    looked: Instant,
+pub struct LastSnapshot {
+    snapshot: TrafficSnapshot,
     /// Routes are seen to have changed by then.
-    settled: Option<Instant>,
+    routes_changed: Option<Instant>,
     /// Since when there has been nothing but clients that keep their connections.
     only_persistent: Option<Instant>,
-    /// Since when no look has seen anything.
+    /// Since when no read of the traffic has seen anything.
     failing: Option<Instant>,
+}
+
+/// Wait until then at most, unless something is seen before; or the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Wait(Instant),
+    End(Outcome),
 }
 
 impl Facts {
@@ -54,94 +63,123 @@ impl Facts {
             .try_fold(0.0, |most: f64, count| Some(most.max(count?)))
     }
 
-    /// Takes in a look at the traffic that began then. One that saw nothing proves nothing; if they go on to, or the first
-    /// did, there is nothing to go by.
-    pub fn look(&mut self, policy: &Policy, looked: Instant, sight: Option<TrafficSnapshot>) {
-        let Some(sight) = sight else {
-            self.traffic = match self.traffic {
-                Traffic::Seen(seen)
-                    if looked < seen.failing.unwrap_or(looked) + policy.max_quiet =>
-                {
-                    Traffic::Seen(Seen {
-                        settled: None,
+    /// Takes in a read of the traffic that began then. One that saw nothing proves nothing; if they go on to, or the
+    /// first did, there is nothing to go by.
+    pub fn take_snapshot(
+        &mut self,
+        policy: &Policy,
+        taken: Instant,
+        snapshot: Option<TrafficSnapshot>,
+    ) {
+        let before = match self.traffic {
+            TrafficFacts::Seen(last) => Some(last),
+            _ => None,
+        };
+        let Some(snapshot) = snapshot else {
+            self.traffic = match before {
+                Some(last) if taken < last.failing.unwrap_or(taken) + policy.max_quiet => {
+                    TrafficFacts::Seen(LastSnapshot {
+                        routes_changed: None,
                         only_persistent: None,
-                        failing: seen.failing.or(Some(looked)),
-                        ..seen
+                        failing: last.failing.or(Some(taken)),
+                        ..last
                     })
                 }
-                _ => Traffic::Unwatched,
+                _ => TrafficFacts::Unwatched,
             };
             return;
         };
-        let settles = self.settles_at(policy, &sight);
-        let settled = settles.filter(|&settles| looked >= settles);
-        let before = match self.traffic {
-            Traffic::Seen(seen) => seen.only_persistent,
-            _ => None,
-        };
-        // A client that keeps its connection has at most one request on it, and if that ended since the last read, its
-        // answer moved bytes. A count beyond that is of requests that share a connection, as HTTP/2 has it, and of those
-        // nobody can say which are new.
-        let explained = (self.sources.iter()).all(|history| {
-            (history.count()).is_some_and(|n| history.connections || n <= sight.active as f64)
-        });
-        let only_persistent = settled.is_some() && sight.held == Some(0) && explained;
-        self.traffic = Traffic::Seen(Seen {
-            sight,
-            looked,
-            settled,
-            only_persistent: only_persistent.then(|| before.unwrap_or(looked)),
+        let routes_changed = self
+            .routes_change_at(policy, &snapshot)
+            .filter(|&at| taken >= at);
+        let only_persistent = routes_changed.is_some()
+            && snapshot.remaining == Some(0)
+            && self.connections_explain_counts(&snapshot);
+        let since = before.and_then(|last| last.only_persistent);
+        self.traffic = TrafficFacts::Seen(LastSnapshot {
+            snapshot,
+            routes_changed,
+            only_persistent: only_persistent.then(|| since.unwrap_or(taken)),
             failing: None,
         });
     }
 
+    /// Whether each request that is counted can be one on a connection that is busy.
+    ///
+    /// A client that keeps its connection has at most one request on it, and if that ended since the last read, its
+    /// answer moved bytes. A count beyond that is of requests that share a connection, as HTTP/2 has it, and of those it
+    /// cannot be known which are new.
+    fn connections_explain_counts(&self, snapshot: &TrafficSnapshot) -> bool {
+        (self.sources.iter()).all(|history| {
+            (history.count()).is_some_and(|n| history.connections || n <= snapshot.active as f64)
+        })
+    }
+
     /// By when routes are seen to have changed, if they are.
-    pub fn settled(&self) -> Option<Instant> {
+    pub fn routes_changed(&self) -> Option<Instant> {
         match self.traffic {
-            Traffic::Seen(seen) => seen.settled,
+            TrafficFacts::Seen(last) => last.routes_changed,
             _ => None,
         }
     }
 
-    /// The last look at the traffic.
-    pub fn sight(&self) -> Option<TrafficSnapshot> {
+    /// The last snapshot of the traffic.
+    pub fn snapshot(&self) -> Option<TrafficSnapshot> {
         match self.traffic {
-            Traffic::Seen(seen) => Some(seen.sight),
+            TrafficFacts::Seen(last) => Some(last.snapshot),
             _ => None,
         }
     }
 
-    /// Connections that arrived, where anybody looks.
+    /// Connections that arrived, where the traffic is watched.
     pub fn arrivals(&self) -> Option<u64> {
-        self.sight().map(|sight| sight.arrivals)
+        self.snapshot().map(|snapshot| snapshot.arrivals)
     }
 
-    /// When a look has to begin to prove that routes have changed, should nothing arrive until then.
-    pub fn look_wanted(&self, policy: &Policy) -> Option<Instant> {
+    /// When a read of the traffic has to begin to prove that routes have changed, should nothing arrive until then.
+    pub fn snapshot_wanted(&self, policy: &Policy) -> Option<Instant> {
         match self.traffic {
-            Traffic::Seen(seen) if seen.settled.is_none() => self.settles_at(policy, &seen.sight),
+            TrafficFacts::Seen(last) if last.routes_changed.is_none() => {
+                self.routes_change_at(policy, &last.snapshot)
+            }
             _ => None,
         }
     }
 
     /// When min-wait is over, if it has begun.
-    pub fn open_until(&self, policy: &Policy) -> Option<Instant> {
-        self.left.map(|left| left + policy.min_wait)
+    pub fn min_wait_over(&self, policy: &Policy) -> Option<Instant> {
+        self.endpoints_left.map(|left| left + policy.min_wait)
     }
 
     /// When routes have changed if nothing more arrives: after min-wait, and after the silence that the traffic asks
     /// for.
-    fn settles_at(&self, policy: &Policy, sight: &TrafficSnapshot) -> Option<Instant> {
-        let open_until = self.open_until(policy)?;
-        let Some(last) = sight.last_arrival else {
-            return Some(open_until);
+    fn routes_change_at(&self, policy: &Policy, snapshot: &TrafficSnapshot) -> Option<Instant> {
+        let min_wait_over = self.min_wait_over(policy)?;
+        let Some(last) = snapshot.last_arrival else {
+            return Some(min_wait_over);
         };
-        let silence = silence(sight.arrivals, last.saturating_duration_since(self.began));
+        let silence = silence(
+            snapshot.arrivals,
+            last.saturating_duration_since(self.began),
+        );
         let silence = silence.clamp(
             policy.quiet_period,
             policy.max_quiet.max(policy.quiet_period),
         );
-        Some(open_until.max(last + silence))
+        Some(min_wait_over.max(last + silence))
+    }
+
+    /// Whether the app has ended: nothing listens any more, and it holds no connection. It takes the quiet period to be
+    /// sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
+    fn app_is_gone(&self, policy: &Policy) -> bool {
+        let no_connection = match self.traffic {
+            TrafficFacts::Seen(last) => last.failing.is_none() && last.snapshot.app_is_gone(),
+            _ => true,
+        };
+        let any_gone = self.sources.iter().any(SourceHistory::is_gone);
+        let all_gone = !self.sources.is_empty()
+            && (self.sources.iter()).all(|history| history.is_gone_for(policy.quiet_period));
+        no_connection && (all_gone || (self.signalled && any_gone))
     }
 }
 
@@ -155,20 +193,13 @@ fn silence(arrivals: u64, within: Duration) -> Duration {
     within.mul_f64((5.0 + n.ln()) / n)
 }
 
-/// Wait until then at most, unless something is seen before; or the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    Wait(Instant),
-    End(Outcome),
-}
-
 /// Decides. The rules, in this order:
 ///
 /// 1. The deadline ends every drain.
 /// 2. Where nothing listens any more and the app holds no connection, nothing can be waited for. It takes the quiet
 ///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
 /// 3. Before min-wait is over, routes still lead here; and so they do where traffic is watched, until nothing has arrived
-///    for the silence that it asks for. Where Services are asked, min-wait begins when they send nobody any more.
+///    for the silence that it asks for. Where Services are asked, min-wait begins when they send nothing any more.
 /// 4. Every source is quiet, or has been unreadable for as long as the policy allows. Where traffic is watched, one quiet
 ///    read after routes have changed is enough, since nothing new comes; else quiet has to last.
 /// 5. A connection that brought bytes and was never answered is a request that the app has not counted yet. It holds up
@@ -197,44 +228,40 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     let wait = |until: Option<Instant>| {
         Decision::Wait(until.unwrap_or(facts.deadline).min(facts.deadline))
     };
-    let seen = match facts.traffic {
-        Traffic::Unwatched => None,
-        // A look has a time limit of its own.
-        Traffic::Awaited => return wait(None),
-        Traffic::Seen(seen) => Some(seen),
+    let last = match facts.traffic {
+        TrafficFacts::Unwatched => None,
+        // A read of the traffic has a time limit of its own.
+        TrafficFacts::Awaited => return wait(None),
+        TrafficFacts::Seen(last) => Some(last),
     };
-    let deserted = seen.is_none_or(|seen| seen.failing.is_none() && seen.sight.is_deserted());
-    let gone = |history: &SourceHistory| history.is_gone_for(policy.quiet_period);
-    let all_gone = !facts.sources.is_empty() && facts.sources.iter().all(gone);
-    let any_gone = facts.sources.iter().any(|history| history.gone.is_some());
-    if deserted && (all_gone || (facts.signalled && any_gone)) {
+    if facts.app_is_gone(policy) {
         return Decision::End(Outcome::AppGone);
     }
-    let open_until = match facts.open_until(policy) {
-        Some(open_until) if now >= open_until => open_until,
+    let min_wait_over = match facts.min_wait_over(policy) {
+        Some(over) if now >= over => over,
         until => return wait(until),
     };
-    let proof = match seen {
-        None => Proof::Lasting,
-        Some(Seen {
-            settled: Some(settled),
-            sight,
+    let proof = match last {
+        None => QuietProof::Lasting,
+        Some(LastSnapshot {
+            routes_changed: Some(routes_changed),
+            snapshot,
             ..
-        }) => Proof::After {
-            settled,
-            unanswered: sight.unanswered > 0,
+        }) => QuietProof::FirstQuietRead {
+            routes_changed,
+            unanswered: snapshot.unanswered > 0,
         },
-        // Only a look can tell.
+        // Only a later snapshot can tell.
         Some(_) => return wait(None),
     };
     let mut blind = false;
     for history in &facts.sources {
-        match history.settled(policy, proof, open_until, now) {
-            Settled::Quiet => {}
-            Settled::Blind => blind = true,
-            Settled::Not(until) => {
-                let patience = seen
-                    .and_then(|seen| seen.only_persistent)
+        match history.state(policy, proof, min_wait_over, now) {
+            SourceState::Quiet => {}
+            SourceState::Blind => blind = true,
+            SourceState::Busy(until) => {
+                let patience = last
+                    .and_then(|last| last.only_persistent)
                     .map(|since| since + policy.max_quiet);
                 return match patience {
                     Some(enough) if now >= enough => Decision::End(Outcome::Persistent),
@@ -250,138 +277,7 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     })
 }
 
-/// What it takes to take quiet for the end of the work.
-#[derive(Debug, Clone, Copy)]
-enum Proof {
-    /// Requests may still come, so quiet must last.
-    Lasting,
-    /// No new ones come since then; `unanswered` ones may not be counted yet.
-    After { settled: Instant, unanswered: bool },
-}
-
-/// A stretch of time over which something was seen again and again.
-///
-/// Both ends are on the safe side: it begins when the first read that saw it had ended, and ends when the last one began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    pub from: Instant,
-    pub to: Instant,
-}
-
-impl Span {
-    fn extend(span: Option<Span>, read: &Read<Reading>) -> Option<Span> {
-        Some(Span {
-            from: span.map_or(read.ended, |span| span.from),
-            to: read.began,
-        })
-    }
-
-    /// Nothing for a single read.
-    pub fn length(self) -> Duration {
-        self.to.saturating_duration_since(self.from)
-    }
-}
-
-/// What was seen of one source in this drain.
-#[derive(Debug, Clone)]
-pub struct SourceHistory {
-    /// It counts busy connections.
-    connections: bool,
-    last: Option<Reading>,
-    /// At or below the allowed count.
-    quiet: Option<Span>,
-    /// Nothing listens.
-    gone: Option<Span>,
-    /// Since when there has been no count.
-    blind: Option<Instant>,
-}
-
-enum Settled {
-    Quiet,
-    Blind,
-    /// Not yet, and not before then by the passing of time alone.
-    Not(Option<Instant>),
-}
-
-impl SourceHistory {
-    /// Nothing was read yet, so nothing is known.
-    pub fn new(began: Instant, connections: bool) -> Self {
-        Self {
-            connections,
-            last: None,
-            quiet: None,
-            gone: None,
-            blind: Some(began),
-        }
-    }
-
-    /// Takes in a read.
-    pub fn take(&mut self, read: &Read<Reading>, max_inflight: f64) {
-        self.last = Some(read.seen);
-        let quiet = matches!(read.seen, Reading::Count(n) if n <= max_inflight);
-        let gone = read.seen == Reading::Gone;
-        self.quiet = if quiet {
-            Span::extend(self.quiet, read)
-        } else {
-            None
-        };
-        self.gone = if gone {
-            Span::extend(self.gone, read)
-        } else {
-            None
-        };
-        self.blind = match read.seen {
-            Reading::Count(_) => None,
-            Reading::Unknown | Reading::Gone => self.blind.or(Some(read.began)),
-        };
-    }
-
-    /// The last count, if the last read gave one.
-    pub fn count(&self) -> Option<f64> {
-        match self.last {
-            Some(Reading::Count(n)) => Some(n),
-            _ => None,
-        }
-    }
-
-    /// Nothing has listened for that long.
-    pub fn is_gone_for(&self, long: Duration) -> bool {
-        self.gone.is_some_and(|span| span.length() >= long)
-    }
-
-    /// When a read has to begin to prove that the source has settled, should it not change until then.
-    pub fn settles_at(&self, policy: &Policy, open_until: Option<Instant>) -> Option<Instant> {
-        let span = self.quiet.or(self.gone)?;
-        Some((span.from + policy.quiet_period).max(open_until?))
-    }
-
-    fn settled(&self, policy: &Policy, proof: Proof, open_until: Instant, now: Instant) -> Settled {
-        if let Some(span) = self.quiet {
-            let done = match proof {
-                // Requests may come for as long as routes lead here: the last look has to be later than that.
-                Proof::Lasting => span.length() >= policy.quiet_period && span.to >= open_until,
-                Proof::After {
-                    settled,
-                    unanswered,
-                } => span.to >= settled && (!unanswered || span.length() >= policy.max_quiet),
-            };
-            return if done {
-                Settled::Quiet
-            } else {
-                Settled::Not(None)
-            };
-        }
-        let window = match policy.when_blind {
-            WhenBlind::Wait => return Settled::Not(None),
-            WhenBlind::Window(window) => window,
-            WhenBlind::Proceed => policy.quiet_period,
-        };
-        match self.blind.map(|since| since + window) {
-            Some(enough) if now >= enough => Settled::Blind,
-            changes => Settled::Not(changes),
-        }
-    }
-}
-
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,7 @@ impl Evidence {
             arrivals: self.arrivals.count(),
             last_arrival: self.arrivals.last(),
             listens,
-            held: self.remaining.as_mut().map(Remaining::end_read),
+            remaining: self.remaining.as_mut().map(Remaining::end_read),
             ..self.snapshot
         }
     }

@@ -5,7 +5,8 @@
 //! connections. Whatever is in flight when the drain ends is lost, and so is whatever arrives later.
 
 use super::*;
-use crate::drain::{Readiness, TrafficSnapshot};
+use crate::drain::reads::Read;
+use crate::drain::{Readiness, Reading, TrafficSnapshot, WhenBlind};
 
 const STEP: Duration = Duration::from_millis(100);
 const SLEEPS: [u64; 4] = [5, 10, 15, 30];
@@ -39,7 +40,7 @@ enum Kept {
     None,
     /// Ten, which the app tells to go.
     Told,
-    /// Ten, which nobody tells.
+    /// Ten, which are not told.
     Untold,
 }
 
@@ -119,10 +120,10 @@ impl Pattern {
         let mut facts = Facts {
             began,
             deadline: began + policy.budget(),
-            left: Some(began),
+            endpoints_left: Some(began),
             signalled: false,
             sources: vec![SourceHistory::new(began, false)],
-            traffic: Traffic::Awaited,
+            traffic: TrafficFacts::Awaited,
         };
         let mut ends: Vec<f64> = self.new.iter().map(|r| r.to).collect();
         ends.sort_by(f64::total_cmp);
@@ -130,7 +131,7 @@ impl Pattern {
         let mut last = None;
         let mut arrived = before;
         let mut step = 0;
-        let mut held: Option<Vec<Request>> = None;
+        let mut remaining: Option<Vec<Request>> = None;
         loop {
             let now = began + STEP * step;
             let t = STEP.as_secs_f64() * f64::from(step);
@@ -149,19 +150,20 @@ impl Pattern {
                     Some(client[came.checked_sub(1)?])
                 })
             };
-            match (facts.settled(), &held) {
-                (None, _) => held = None,
+            match (facts.routes_changed(), &remaining) {
+                (None, _) => remaining = None,
                 (Some(_), None) => {
                     let open = self.new[..came].iter().copied().chain(kept());
-                    held = Some(open.filter(|r| t < r.to).collect());
+                    remaining = Some(open.filter(|r| t < r.to).collect());
                 }
                 (Some(_), Some(_)) => {}
             }
             let lately = t - policy.quiet_period.as_secs_f64();
             let inflight = came - gone + kept().filter(|r| t < r.to).count();
             let active = came - gone + kept().filter(|r| lately < r.to).count();
-            let held = (held.as_ref()).map(|held| held.iter().filter(|r| t < r.to).count() as u64);
-            let sight = TrafficSnapshot {
+            let remaining = (remaining.as_ref())
+                .map(|remaining| remaining.iter().filter(|r| t < r.to).count() as u64);
+            let snapshot = TrafficSnapshot {
                 arrivals: (arrived - before) as u64,
                 last_arrival: last,
                 unanswered: 0,
@@ -169,7 +171,7 @@ impl Pattern {
                 active: active as u64,
                 open: inflight as u64,
                 listens: true,
-                held,
+                remaining,
             };
             facts.sources[0].take(
                 &Read {
@@ -180,7 +182,7 @@ impl Pattern {
                 },
                 policy.max_inflight,
             );
-            facts.look(policy, now, Some(sight));
+            facts.take_snapshot(policy, now, Some(snapshot));
             step += 1;
         }
     }

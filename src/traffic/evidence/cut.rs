@@ -151,7 +151,7 @@ mod tests {
         read(&mut evidence, false, &[]);
         evidence.closed(&closed(waiting(2, 50)), false, now);
         evidence.begin_read(None);
-        assert!(evidence.snapshot(false).is_deserted());
+        assert!(evidence.snapshot(false).app_is_gone());
         evidence.hook_answered(true);
         evidence.hook_answered(true);
         assert_eq!(evidence.cut(), 1, "the first had left while the app lived");

@@ -116,13 +116,13 @@ mod tests {
             let mut evidence = evidence();
             let long = waiting(1, 2000);
             assert_eq!(
-                read(&mut evidence, false, std::slice::from_ref(&long)).held,
+                read(&mut evidence, false, std::slice::from_ref(&long)).remaining,
                 None
             );
             let snapshot = read(&mut evidence, true, std::slice::from_ref(&long));
-            assert_eq!((snapshot.held, snapshot.waiting), (Some(1), 1));
+            assert_eq!((snapshot.remaining, snapshot.waiting), (Some(1), 1));
             assert_eq!(
-                read(&mut evidence, true, &[long, waiting(2, 5)]).held,
+                read(&mut evidence, true, &[long, waiting(2, 5)]).remaining,
                 Some(1)
             );
             let answering = Connection {
@@ -130,9 +130,9 @@ mod tests {
                 last_sent: 10,
                 ..idle(1)
             };
-            assert_eq!(read(&mut evidence, true, &[answering]).held, Some(1));
+            assert_eq!(read(&mut evidence, true, &[answering]).remaining, Some(1));
             let rest: Vec<_> = end.into_iter().collect();
-            assert_eq!(read(&mut evidence, true, &rest).held, Some(0), "{told}");
+            assert_eq!(read(&mut evidence, true, &rest).remaining, Some(0), "{told}");
         }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         };
         for _ in 0..100 {
             assert_eq!(
-                read(&mut evidence, true, std::slice::from_ref(&stream)).held,
+                read(&mut evidence, true, std::slice::from_ref(&stream)).remaining,
                 Some(1)
             );
             stream.received += 13 + 13 + 17;
@@ -168,17 +168,17 @@ mod tests {
         // 100 Continue, and then the body.
         for received in (1000..100_000).step_by(1000) {
             assert_eq!(
-                read(&mut evidence, true, &[upload(received, 25)]).held,
+                read(&mut evidence, true, &[upload(received, 25)]).remaining,
                 Some(1)
             );
         }
         // The answer, at the end of the body.
         assert_eq!(
-            read(&mut evidence, true, &[upload(100_000, 225)]).held,
+            read(&mut evidence, true, &[upload(100_000, 225)]).remaining,
             Some(1)
         );
         assert_eq!(
-            read(&mut evidence, true, &[upload(100_200, 225)]).held,
+            read(&mut evidence, true, &[upload(100_200, 225)]).remaining,
             Some(0)
         );
     }
@@ -187,7 +187,7 @@ mod tests {
     fn when_routes_have_not_changed_after_all_what_remained_is_forgotten() {
         let mut evidence = evidence();
         read(&mut evidence, true, &[waiting(1, 2000)]);
-        assert_eq!(read(&mut evidence, false, &[waiting(1, 2000)]).held, None);
-        assert_eq!(read(&mut evidence, true, &[waiting(2, 2000)]).held, Some(1));
+        assert_eq!(read(&mut evidence, false, &[waiting(1, 2000)]).remaining, None);
+        assert_eq!(read(&mut evidence, true, &[waiting(2, 2000)]).remaining, Some(1));
     }
 }

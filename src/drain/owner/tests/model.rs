@@ -1,7 +1,10 @@
 //! Hooks, SIGTERM, deletion and the app's own comings and goings in every order, beside a small model of what is right.
 //!
 //! The model knows nothing of reads, tasks or channels: it is a table of phases and of the times at which they end by
-//! themselves. Happenings keep clear of these times, since what happens at the same moment may come in either order.
+//! themselves. Steps keep clear of these times, since what happens at the same moment may come in either order.
+
+use proptest::prelude::*;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -23,7 +26,7 @@ enum App {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Happening {
+enum Step {
     AppHook,
     SelfHook,
     Signal,
@@ -40,14 +43,14 @@ enum At {
     Draining {
         began: Duration,
         deadline: Duration,
-        killed: Duration,
+        grace_ends: Duration,
     },
     Drained {
         deadline: Duration,
     },
     Reopening {
         deadline: Duration,
-        killed: Duration,
+        grace_ends: Duration,
         was_down: bool,
     },
     Ended,
@@ -105,11 +108,13 @@ impl Model {
                 _ => Some((deadline, None)),
             },
             At::Reopening {
-                killed, was_down, ..
+                grace_ends,
+                was_down,
+                ..
             } => match self.app {
                 App::Down => None,
                 _ if was_down => Some((self.now, None)),
-                _ => Some((killed, None)),
+                _ => Some((grace_ends, None)),
             },
             _ => None,
         }
@@ -122,7 +127,9 @@ impl Model {
             self.at = match (self.at, outcome) {
                 (
                     At::Draining {
-                        deadline, killed, ..
+                        deadline,
+                        grace_ends,
+                        ..
                     },
                     Some(outcome),
                 ) => {
@@ -131,7 +138,7 @@ impl Model {
                         true => At::Drained { deadline },
                         false => At::Reopening {
                             deadline,
-                            killed,
+                            grace_ends,
                             was_down: self.app == App::Down,
                         },
                     }
@@ -143,9 +150,9 @@ impl Model {
         self.now = until;
     }
 
-    fn take(&mut self, happening: Happening) {
-        match happening {
-            Happening::App(app) => {
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::App(app) => {
                 if app != self.app {
                     (self.app, self.since) = (app, self.now);
                 }
@@ -153,36 +160,36 @@ impl Model {
                     *was_down = true;
                 }
             }
-            Happening::Deleted(granted) | Happening::NotDeleted(granted) => {
+            Step::Deleted(granted) | Step::NotDeleted(granted) => {
                 let granted = Duration::from_secs(granted);
                 if let At::Draining {
                     began,
                     deadline,
-                    killed,
+                    grace_ends,
                 } = &mut self.at
                 {
-                    *killed = *began + granted;
+                    *grace_ends = *began + granted;
                     *deadline = *began + granted - RESERVE.min(granted / 2);
                 }
                 let known = !matches!(self.at, At::Serving | At::Ended);
-                if known && matches!(happening, Happening::Deleted(_)) {
+                if known && matches!(step, Step::Deleted(_)) {
                     self.going = true;
                     if let At::Reopening { deadline, .. } = self.at {
                         self.at = At::Drained { deadline };
                     }
                 }
             }
-            Happening::AppHook | Happening::SelfHook | Happening::Signal => {
+            Step::AppHook | Step::SelfHook | Step::Signal => {
                 if self.at == At::Ended {
                     return;
                 }
-                self.signalled |= matches!(happening, Happening::Signal);
-                self.going |= !matches!(happening, Happening::AppHook);
+                self.signalled |= matches!(step, Step::Signal);
+                self.going |= !matches!(step, Step::AppHook);
                 if !matches!(self.at, At::Draining { .. } | At::Drained { .. }) {
                     self.at = At::Draining {
                         began: self.now,
                         deadline: self.now + Duration::from_secs(25),
-                        killed: self.now + Duration::from_secs(30),
+                        grace_ends: self.now + Duration::from_secs(30),
                     };
                 }
             }
@@ -200,35 +207,35 @@ impl Model {
     }
 }
 
-fn happenings() -> impl Strategy<Value = Vec<(u64, Happening)>> {
-    let happening = prop_oneof![
-        4 => Just(Happening::AppHook),
-        2 => Just(Happening::SelfHook),
-        1 => Just(Happening::Signal),
-        1 => prop_oneof![Just(8), Just(30), Just(45)].prop_map(Happening::Deleted),
-        1 => prop_oneof![Just(20), Just(30)].prop_map(Happening::NotDeleted),
-        6 => prop_oneof![Just(App::Idle), Just(App::Busy), Just(App::Down)].prop_map(Happening::App),
+fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
+    let step = prop_oneof![
+        4 => Just(Step::AppHook),
+        2 => Just(Step::SelfHook),
+        1 => Just(Step::Signal),
+        1 => prop_oneof![Just(8), Just(30), Just(45)].prop_map(Step::Deleted),
+        1 => prop_oneof![Just(20), Just(30)].prop_map(Step::NotDeleted),
+        6 => prop_oneof![Just(App::Idle), Just(App::Busy), Just(App::Down)].prop_map(Step::App),
     ];
     let pause = prop_oneof![Just(0_u64), 0..4_000_u64, 4_000..40_000_u64];
-    prop::collection::vec((pause, happening), 1..14)
+    prop::collection::vec((pause, step), 1..14)
 }
 
-/// Somebody who waits for a verdict, and which drain's it has to be.
+/// A caller that waits for a verdict, and which drain's it has to be.
 struct Waiter {
     drain: usize,
     answer: JoinHandle<Option<Arc<Verdict>>>,
 }
 
-async fn follows(happenings: Vec<(u64, Happening)>) {
-    let lab = Lab::new(QUIET);
+async fn follows(steps: Vec<(u64, Step)>) {
+    let pod = TestPod::new(QUIET);
     let start = Instant::now();
     let mut model = Model::new();
     let mut waiters: Vec<Waiter> = Vec::new();
-    let mut story = Vec::new();
-    for (pause, happening) in happenings {
+    let mut steps_so_far = Vec::new();
+    for (pause, step) in steps {
         // Keep clear of what changes by itself, before it and after it.
         let mut at = model.now + Duration::from_millis(pause);
-        if let Some((_, Happening::App(_))) = story.last() {
+        if let Some((_, Step::App(_))) = steps_so_far.last() {
             at = at.max(model.now + SEEN);
         }
         while let Some((change, _)) = model.change() {
@@ -242,26 +249,26 @@ async fn follows(happenings: Vec<(u64, Happening)>) {
         }
         model.pass(at);
         sleep_until(start + at).await;
-        check(&lab, &model, &mut waiters, &story).await;
+        check(&pod, &model, &mut waiters, &steps_so_far).await;
 
-        story.push((at, happening));
-        let trigger = match happening {
-            Happening::AppHook => Some(Trigger::AppHook),
-            Happening::SelfHook => Some(Trigger::SelfHook),
-            Happening::Signal => Some(Trigger::Signal),
-            Happening::Deleted(granted) | Happening::NotDeleted(granted) => {
-                let pod = PodFacts {
-                    going: matches!(happening, Happening::Deleted(_)),
+        steps_so_far.push((at, step));
+        let trigger = match step {
+            Step::AppHook => Some(Trigger::AppHook),
+            Step::SelfHook => Some(Trigger::SelfHook),
+            Step::Signal => Some(Trigger::Signal),
+            Step::Deleted(granted) | Step::NotDeleted(granted) => {
+                let facts = PodFacts {
+                    going: matches!(step, Step::Deleted(_)),
                     granted: Some(Duration::from_secs(granted)),
                     reason: None,
                 };
-                if let Some(drain) = lab.handle.state().drain {
-                    lab.handle.pod_facts(drain.began, pod).await;
+                if let Some(drain) = pod.handle.state().drain {
+                    pod.handle.pod_facts(drain.began, facts).await;
                 }
                 None
             }
-            Happening::App(app) => {
-                lab.show(
+            Step::App(app) => {
+                pod.show(
                     0,
                     match app {
                         App::Idle => QUIET,
@@ -272,9 +279,9 @@ async fn follows(happenings: Vec<(u64, Happening)>) {
                 None
             }
         };
-        model.take(happening);
+        model.take(step);
         if let Some(trigger) = trigger {
-            let pending = lab.handle.drain(trigger).await;
+            let pending = pod.handle.drain(trigger).await;
             let drained = matches!(model.at, At::Drained { .. });
             waiters.push(Waiter {
                 drain: model.outcomes.len() - usize::from(drained),
@@ -285,49 +292,64 @@ async fn follows(happenings: Vec<(u64, Happening)>) {
     let rest = model.now + Duration::from_secs(65);
     model.pass(rest);
     sleep_until(start + rest).await;
-    check(&lab, &model, &mut waiters, &story).await;
+    check(&pod, &model, &mut waiters, &steps_so_far).await;
     let forgotten = waiters
         .iter()
         .filter(|waiter| waiter.drain < model.outcomes.len());
-    assert_eq!(forgotten.count(), 0, "nobody is left waiting: {story:?}");
+    assert_eq!(
+        forgotten.count(),
+        0,
+        "no caller is left waiting: {steps_so_far:?}"
+    );
 }
 
 async fn check(
-    lab: &Lab,
+    pod: &TestPod,
     model: &Model,
     waiters: &mut Vec<Waiter>,
-    story: &[(Duration, Happening)],
+    steps_so_far: &[(Duration, Step)],
 ) {
     tokio::task::yield_now().await;
-    let ended = lab.owner.is_finished();
+    let ended = pod.owner.is_finished();
     assert_eq!(
-        (!ended).then(|| lab.phase()),
+        (!ended).then(|| pod.phase()),
         model.phase(),
-        "after {story:?}"
+        "after {steps_so_far:?}"
     );
     if !ended {
-        assert_eq!(lab.handle.state().going, model.going, "after {story:?}");
-        assert_eq!(lab.ready(), model.at == At::Serving, "after {story:?}");
+        assert_eq!(
+            pod.handle.state().going,
+            model.going,
+            "after {steps_so_far:?}"
+        );
+        assert_eq!(
+            pod.ready(),
+            model.at == At::Serving,
+            "after {steps_so_far:?}"
+        );
     }
     let mut still = Vec::new();
     for waiter in waiters.drain(..) {
         let right = model.outcomes.get(waiter.drain);
         match right {
-            // The sidecar has ended, and whoever called since was refused.
+            // The sidecar has ended, and every caller since was refused.
             None if ended => {}
             None => {
-                assert!(!waiter.answer.is_finished(), "answered early: {story:?}");
+                assert!(
+                    !waiter.answer.is_finished(),
+                    "answered early: {steps_so_far:?}"
+                );
                 still.push(waiter);
             }
             Some(right) => {
                 let answer = timeout(Duration::from_millis(1), waiter.answer).await;
                 let verdict = answer
-                    .expect("nobody waits for longer than the drain")
+                    .expect("no caller waits for longer than the drain")
                     .unwrap();
                 if let Some(verdict) = verdict {
-                    assert_eq!(verdict.outcome, *right, "after {story:?}");
+                    assert_eq!(verdict.outcome, *right, "after {steps_so_far:?}");
                 } else {
-                    assert!(ended, "no verdict: {story:?}");
+                    assert!(ended, "no verdict: {steps_so_far:?}");
                 }
             }
         }
@@ -339,12 +361,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_comes_in_whatever_order_the_drain_follows_the_model(happenings in happenings()) {
+    fn whatever_comes_in_whatever_order_the_drain_follows_the_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
-        runtime.block_on(follows(happenings));
+        runtime.block_on(follows(steps));
     }
 }

@@ -1,0 +1,163 @@
+//! What the reads of one source have shown during a drain.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::drain::reads::Read;
+use crate::drain::{Policy, Reading, WhenBlind};
+
+/// What it takes to take quiet for the end of the work.
+#[derive(Debug, Clone, Copy)]
+pub enum QuietProof {
+    /// Requests may still come, so quiet must last.
+    Lasting,
+    /// No new ones come since routes have changed; `unanswered` ones may not be counted yet.
+    FirstQuietRead {
+        routes_changed: Instant,
+        unanswered: bool,
+    },
+}
+
+/// What one source says of the end of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    Quiet,
+    /// It has been unreadable for as long as the policy allows.
+    Blind,
+    /// Not quiet, and not before then by the passing of time alone.
+    Busy(Option<Instant>),
+}
+
+/// A stretch of time over which something was seen again and again.
+///
+/// Both ends are on the safe side: it begins when the first read that saw it had ended, and ends when the last one began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub from: Instant,
+    pub to: Instant,
+}
+
+impl Span {
+    fn extend(span: Option<Span>, read: &Read<Reading>) -> Option<Span> {
+        Some(Span {
+            from: span.map_or(read.ended, |span| span.from),
+            to: read.began,
+        })
+    }
+
+    /// Nothing for a single read.
+    pub fn length(self) -> Duration {
+        self.to.saturating_duration_since(self.from)
+    }
+}
+
+/// What was seen of one source in this drain.
+#[derive(Debug, Clone)]
+pub struct SourceHistory {
+    /// It counts busy connections.
+    pub(super) connections: bool,
+    last: Option<Reading>,
+    /// At or below the allowed count.
+    quiet: Option<Span>,
+    /// Nothing listens.
+    gone: Option<Span>,
+    /// Since when there has been no count.
+    blind: Option<Instant>,
+}
+
+impl SourceHistory {
+    /// Nothing was read yet, so nothing is known.
+    pub fn new(began: Instant, connections: bool) -> Self {
+        Self {
+            connections,
+            last: None,
+            quiet: None,
+            gone: None,
+            blind: Some(began),
+        }
+    }
+
+    /// Takes in a read.
+    pub fn take(&mut self, read: &Read<Reading>, max_inflight: f64) {
+        self.last = Some(read.seen);
+        let quiet = matches!(read.seen, Reading::Count(n) if n <= max_inflight);
+        let gone = read.seen == Reading::Gone;
+        self.quiet = if quiet {
+            Span::extend(self.quiet, read)
+        } else {
+            None
+        };
+        self.gone = if gone {
+            Span::extend(self.gone, read)
+        } else {
+            None
+        };
+        self.blind = match read.seen {
+            Reading::Count(_) => None,
+            Reading::Unknown | Reading::Gone => self.blind.or(Some(read.began)),
+        };
+    }
+
+    /// The last count, if the last read gave one.
+    pub fn count(&self) -> Option<f64> {
+        match self.last {
+            Some(Reading::Count(n)) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// Nothing listened at the last read, where something used to.
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    /// Nothing has listened for that long.
+    pub fn is_gone_for(&self, long: Duration) -> bool {
+        self.gone.is_some_and(|span| span.length() >= long)
+    }
+
+    /// When a read has to begin to prove that quiet has lasted long enough, should nothing change until then.
+    pub fn read_wanted(&self, policy: &Policy, min_wait_over: Option<Instant>) -> Option<Instant> {
+        let span = self.quiet.or(self.gone)?;
+        Some((span.from + policy.quiet_period).max(min_wait_over?))
+    }
+
+    /// What it says of the end of the work, once min-wait is over.
+    pub fn state(
+        &self,
+        policy: &Policy,
+        proof: QuietProof,
+        min_wait_over: Instant,
+        now: Instant,
+    ) -> SourceState {
+        if let Some(span) = self.quiet {
+            let done = match proof {
+                // Requests may come for as long as routes lead here: the last read has to be later than that.
+                QuietProof::Lasting => {
+                    span.length() >= policy.quiet_period && span.to >= min_wait_over
+                }
+                QuietProof::FirstQuietRead {
+                    routes_changed,
+                    unanswered,
+                } => {
+                    span.to >= routes_changed && (!unanswered || span.length() >= policy.max_quiet)
+                }
+            };
+            return if done {
+                SourceState::Quiet
+            } else {
+                SourceState::Busy(None)
+            };
+        }
+        let window = match policy.when_blind {
+            WhenBlind::Wait => return SourceState::Busy(None),
+            WhenBlind::Window(window) => window,
+            WhenBlind::Proceed => policy.quiet_period,
+        };
+        match self.blind.map(|since| since + window) {
+            Some(enough) if now >= enough => SourceState::Blind,
+            changes => SourceState::Busy(changes),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The loop of one drain: it starts reads, takes in what they and commands say, and ends when the rule says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::decision::{Decision, Facts, SourceHistory, TrafficFacts, decide};
+use super::handle::{Caller, Command, PodFacts, Refusal, answer};
+use super::owner::{NextPhase, Owner, PastDrain};
+use super::reads::{Read, Reads};
+use super::{Drain, Event, Outcome, Phase, Reading, TrafficSnapshot, Trigger, Verdict};
+
+/// The shortest time between two lines about a drain that goes on.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// A drain that runs.
+pub struct Draining<'a> {
+    owner: &'a mut Owner,
+    drain: Drain,
+    /// When the first hook or SIGTERM came; none while the drain is by hand.
+    stopping: Option<Instant>,
+    /// Why the pod has to go.
+    reason: Option<Arc<str>>,
+    /// Those that wait for the verdict.
+    callers: Vec<oneshot::Sender<Arc<Verdict>>>,
+    facts: Facts,
+    reads: Reads<Reading>,
+    traffic_reads: Reads<Option<TrafficSnapshot>>,
+    /// Ends when no Service sends requests here any more.
+    endpoints_left: Option<BoxFuture<'static, bool>>,
+    /// When to log that the drain goes on.
+    next_progress: Instant,
+}
+
+/// How a drain ends, and the caller that waits for it to be undone.
+struct End {
+    outcome: Outcome,
+    undone: Option<oneshot::Sender<Result<(), Refusal>>>,
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            undone: None,
+        }
+    }
+}
+
+impl<'a> Draining<'a> {
+    /// Starts a drain and all its reads, and says so.
+    pub fn start(owner: &'a mut Owner, trigger: Trigger, caller: Caller) -> Self {
+        let began = Instant::now();
+        let drain = Drain {
+            trigger,
+            began,
+            deadline: began + owner.policy.budget(),
+            grace_ends: began + owner.policy.grace_period,
+        };
+        let stopping = owner.record_trigger(trigger).then_some(began);
+        owner.state.send_modify(|state| {
+            state.drain = Some(drain);
+            state.verdict = None;
+        });
+        owner.enter(Phase::Draining);
+        let callers = vec![caller.join()];
+        owner.emit(Event::Began(drain));
+        if stopping.is_some() {
+            owner.emit(Event::Stopping(drain));
+        }
+        let budget_seconds = owner.policy.budget().as_secs_f64();
+        info!(trigger = trigger.name(), budget_seconds, "draining");
+        let facts = Facts {
+            began,
+            deadline: drain.deadline,
+            signalled: owner.signalled,
+            endpoints_left: owner.endpoints_left.is_none().then_some(began),
+            sources: owner.new_histories(began),
+            traffic: match owner.read_traffic {
+                Some(_) => TrafficFacts::Awaited,
+                None => TrafficFacts::Unwatched,
+            },
+        };
+        let traffic_reads = match &owner.read_traffic {
+            Some(read_traffic) => Reads::start_one(read_traffic(began, None)),
+            None => Reads::none(),
+        };
+        Self {
+            reads: owner.start_reads(),
+            traffic_reads,
+            endpoints_left: owner.endpoints_left.as_ref().map(|left| left()),
+            next_progress: began + PROGRESS,
+            owner,
+            drain,
+            stopping,
+            reason: None,
+            callers,
+            facts,
+        }
+    }
+
+    /// Waits for the work to be done, by the deadline at the latest.
+    pub async fn run(mut self) -> NextPhase {
+        let end = loop {
+            let until = match decide(&self.owner.policy, &self.facts, Instant::now()) {
+                Decision::End(outcome) => break outcome.into(),
+                Decision::Wait(until) => until,
+            };
+            tokio::select! {
+                biased;
+                command = self.owner.commands.recv() => match command {
+                    None => return NextPhase::End,
+                    Some(command) => if let Some(end) = self.on_command(command) {
+                        break end;
+                    }
+                },
+                known = ended(&mut self.endpoints_left) => self.on_endpoints_left(known),
+                read = self.reads.next() => self.on_reading(&read),
+                read = self.traffic_reads.next() => self.on_traffic(&read),
+                () = sleep_until(until.min(self.next_progress)) => self.log_progress(),
+            }
+        };
+        self.end(end)
+    }
+
+    /// Does what a command asks, and says how it ends the drain, if it does.
+    fn on_command(&mut self, command: Command) -> Option<End> {
+        match command {
+            Command::Drain { trigger, caller } => self.on_caller(trigger, caller),
+            Command::Undo { reply } if self.owner.going() => answer(reply, Err(Refusal::Going)),
+            Command::Undo { reply } if self.stopping.is_some() => {
+                answer(reply, Err(Refusal::Stopping));
+            }
+            Command::Undo { reply } => {
+                return Some(End {
+                    outcome: Outcome::Undone,
+                    undone: Some(reply),
+                });
+            }
+            Command::Release { reply } => {
+                answer(reply, Ok(()));
+                return Some(Outcome::Released.into());
+            }
+            Command::PodFacts { began, pod } => {
+                if began == self.drain.began {
+                    self.on_pod_facts(pod);
+                }
+            }
+        }
+        None
+    }
+
+    /// One more caller waits for the verdict.
+    fn on_caller(&mut self, trigger: Trigger, caller: Caller) {
+        if self.owner.record_trigger(trigger) && self.stopping.is_none() {
+            self.on_first_hook();
+        }
+        self.facts.signalled = self.owner.signalled;
+        self.callers.retain(|caller| !caller.is_closed());
+        self.callers.push(caller.join());
+    }
+
+    /// The app has to stop now, after a drain by hand: the grace period and min-wait begin.
+    fn on_first_hook(&mut self) {
+        let now = Instant::now();
+        self.stopping = Some(now);
+        self.owner.emit(Event::Stopping(self.drain));
+        // A drain by hand need not have changed any route, nor asked the Services of a pod that is going.
+        self.endpoints_left = self.owner.endpoints_left.as_ref().map(|left| left());
+        self.facts.endpoints_left = self.endpoints_left.is_none().then_some(now);
+        self.set_deadline(now, self.owner.policy.grace_period);
+    }
+
+    fn on_pod_facts(&mut self, pod: PodFacts) {
+        if let (Some(granted), Some(since)) = (pod.granted, self.stopping) {
+            self.set_deadline(since, granted);
+        }
+        if pod.going {
+            self.owner.record_going();
+        }
+        self.reason = pod.reason.or(self.reason.take());
+    }
+
+    /// Services send nothing here any more; or that is not `known`, and then min-wait does not wait for it.
+    fn on_endpoints_left(&mut self, known: bool) {
+        self.endpoints_left = None;
+        self.facts.endpoints_left = Some(if known {
+            Instant::now()
+        } else {
+            self.stopping.unwrap_or(self.drain.began)
+        });
+    }
+
+    fn on_reading(&mut self, read: &Read<Reading>) {
+        let policy = &self.owner.policy;
+        let min_wait_over = self.facts.min_wait_over(policy);
+        let history = &mut self.facts.sources[read.source];
+        history.take(read, policy.max_inflight);
+        let wanted = history.read_wanted(policy, min_wait_over);
+        let next = (self.owner.read_count)(read.source);
+        self.reads.again(next, read, policy.poll_interval, wanted);
+    }
+
+    fn on_traffic(&mut self, read: &Read<Option<TrafficSnapshot>>) {
+        let policy = &self.owner.policy;
+        self.facts.take_snapshot(policy, read.began, read.seen);
+        if let Some(read_traffic) = &self.owner.read_traffic {
+            let next = read_traffic(self.drain.began, self.facts.routes_changed());
+            let wanted = self.facts.snapshot_wanted(policy);
+            (self.traffic_reads).again(next, read, policy.poll_interval, wanted);
+        }
+    }
+
+    /// Gives the drain the time that a grace period leaves that began then, and says so if that is news.
+    fn set_deadline(&mut self, since: Instant, granted: Duration) {
+        self.drain.grace_ends = since + granted;
+        let deadline = since + self.owner.policy.budget_of(granted);
+        if deadline == self.drain.deadline {
+            return;
+        }
+        self.drain.deadline = deadline;
+        self.facts.deadline = deadline;
+        let drain = self.drain;
+        (self.owner.state).send_modify(|state| state.drain = Some(drain));
+        self.owner.emit(Event::DeadlineChanged(drain));
+        let budget_seconds = (deadline - drain.began).as_secs_f64();
+        info!(budget_seconds, "the deadline has changed");
+    }
+
+    fn log_progress(&mut self) {
+        let now = Instant::now();
+        if now < self.next_progress || now >= self.drain.deadline {
+            return;
+        }
+        self.next_progress = now + PROGRESS;
+        let inflight =
+            (self.facts.inflight()).map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+        let arrivals = self.facts.arrivals();
+        let left_seconds = (self.drain.deadline - now).as_secs();
+        info!(inflight, arrivals, left_seconds, "still draining");
+    }
+
+    /// Ends the drain: the verdict, the next phase, and last the answers to the callers.
+    fn end(self, end: End) -> NextPhase {
+        let verdict = Arc::new(self.verdict(end.outcome));
+        let Self {
+            owner,
+            drain,
+            callers,
+            ..
+        } = self;
+        let past = PastDrain {
+            drain,
+            verdict: verdict.clone(),
+        };
+        let next = if owner.going() {
+            NextPhase::Drained(past)
+        } else if end.outcome == Outcome::Undone {
+            owner.drained_by_hand = false;
+            NextPhase::Serve
+        } else if owner.drained_by_hand {
+            NextPhase::Drained(past)
+        } else {
+            NextPhase::Reopen(past)
+        };
+        verdict.log();
+        (owner.state).send_modify(|state| state.verdict = Some(verdict.clone()));
+        owner.emit(Event::Ended(drain, verdict.clone()));
+        match &next {
+            NextPhase::Drained(_) => owner.enter(Phase::Drained),
+            NextPhase::Reopen(_) => owner.enter(Phase::Reopening),
+            _ => owner.serve_again(),
+        }
+        // Last: a caller that is answered may stop the app at once, and must see the phase that holds now.
+        for caller in callers {
+            answer(caller, verdict.clone());
+        }
+        if let Some(undone) = end.undone {
+            answer(undone, Ok(()));
+        }
+        next
+    }
+
+    fn verdict(&self, outcome: Outcome) -> Verdict {
+        let Self {
+            owner,
+            drain,
+            facts,
+            ..
+        } = self;
+        let names = owner.sources.iter().map(|source| source.name.clone());
+        let counts = facts.sources.iter().map(SourceHistory::count);
+        let snapshot = facts.snapshot();
+        Verdict {
+            outcome,
+            took: drain.began.elapsed(),
+            inflight: facts.inflight(),
+            trigger: drain.trigger,
+            going: owner.going(),
+            deadline: drain.deadline - drain.began,
+            sources: names.zip(counts).collect(),
+            arrivals: facts.arrivals(),
+            last_arrival: snapshot
+                .and_then(|snapshot| snapshot.last_arrival)
+                .map(|last| last.saturating_duration_since(drain.began)),
+            persistent: snapshot
+                .filter(|_| outcome == Outcome::Persistent)
+                .map(|snapshot| snapshot.active),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// The end of what may not have begun; then it never comes.
+async fn ended<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

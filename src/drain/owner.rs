@@ -1,0 +1,320 @@
+//! The owner of the phase: it goes from serving to draining, drained or reopening, and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::decision::SourceHistory;
+use super::draining::Draining;
+use super::handle::{Caller, Command, answer};
+use super::reads::{Read, Reads};
+use super::{
+    Drain, EndpointsLeft, Event, Handle, Outcome, Phase, Policy, ReadCount, ReadTraffic, Reading,
+    Refusal, Source, State, Trigger, Verdict,
+};
+
+/// How long a sidecar that is told to stop when the time is up stays to see its app killed, and which requests that
+/// cuts off. The kubelet gives every container two seconds of its own (`minimumGracePeriodInSeconds` in
+/// pkg/kubelet/kuberuntime/kuberuntime_container.go).
+const FINAL_READ: Duration = Duration::from_millis(500);
+
+/// The least time between two reads while serving, where the sidecar has to see its app end.
+const EXIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Owns the phase. Made by [`new`], driven by [`Owner::run`].
+pub struct Owner {
+    pub(super) policy: Policy,
+    pub(super) sources: Vec<Source>,
+    pub(super) read_count: ReadCount,
+    pub(super) read_traffic: Option<ReadTraffic>,
+    pub(super) endpoints_left: Option<EndpointsLeft>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) state: watch::Sender<State>,
+    events: mpsc::UnboundedSender<Event>,
+    /// The sidecar has been told to stop.
+    pub(super) signalled: bool,
+    /// A drain was asked for by hand, and the pod stays drained until that is undone.
+    pub(super) drained_by_hand: bool,
+}
+
+/// A drain's owner, its handle, and the events of what happens. `sources` are what `read_count` counts; `read_traffic`
+/// looks at the traffic, where that can be done; `endpoints_left` tells when Services send nothing here any more, where
+/// that is to be awaited.
+pub fn new(
+    policy: Policy,
+    sources: Vec<Source>,
+    read_count: ReadCount,
+    read_traffic: Option<ReadTraffic>,
+    endpoints_left: Option<EndpointsLeft>,
+) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
+    let (send_commands, commands) = mpsc::channel(64);
+    let (events, receive_events) = mpsc::unbounded_channel();
+    let (state, watch_state) = watch::channel(State {
+        phase: Phase::Serving,
+        since: Instant::now(),
+        drain: None,
+        going: false,
+        verdict: None,
+    });
+    let owner = Owner {
+        policy,
+        sources,
+        read_count,
+        read_traffic,
+        endpoints_left,
+        commands,
+        state,
+        events,
+        signalled: false,
+        drained_by_hand: false,
+    };
+    let handle = Handle::new(send_commands, watch_state);
+    (owner, handle, receive_events)
+}
+
+/// What comes after a phase.
+pub(super) enum NextPhase {
+    Serve,
+    Drain(Trigger, Caller),
+    Drained(PastDrain),
+    Reopen(PastDrain),
+    End,
+}
+
+/// A drain that is over, and how it went.
+pub(super) struct PastDrain {
+    pub drain: Drain,
+    pub verdict: Arc<Verdict>,
+}
+
+impl Owner {
+    /// Goes from phase to phase, until the sidecar has been told to stop and nothing needs it any more.
+    pub async fn run(mut self) {
+        let mut next = NextPhase::Serve;
+        loop {
+            next = match next {
+                NextPhase::Serve => self.serving().await,
+                NextPhase::Drain(trigger, caller) => {
+                    Draining::start(&mut self, trigger, caller).run().await
+                }
+                NextPhase::Drained(past) => self.drained(past).await,
+                NextPhase::Reopen(past) => self.reopening(past).await,
+                NextPhase::End => return,
+            }
+        }
+    }
+
+    /// Serves until a drain is asked for. No timer runs, unless the sidecar has to see its app end.
+    async fn serving(&mut self) -> NextPhase {
+        let mut reads = self.policy.exit_with_app.then(|| self.start_reads());
+        let mut histories = self.new_histories(Instant::now());
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => {
+                    if let Some(next) = self.answer_between_drains(command, None) {
+                        return next;
+                    }
+                }
+                read = next_of(&mut reads) => {
+                    histories[read.source].take(&read, self.policy.max_inflight);
+                    if histories.iter().all(|history| history.is_gone_for(self.policy.max_quiet)) {
+                        info!("the app has ended by itself, and the sidecar ends with it");
+                        return NextPhase::End;
+                    }
+                    let pause = self.policy.poll_interval.max(EXIT_INTERVAL);
+                    self.read_again(&mut reads, &read, pause);
+                }
+            }
+        }
+    }
+
+    /// Stays drained: for good where the pod is going, else until that is undone or a new drain is due.
+    async fn drained(&mut self, past: PastDrain) -> NextPhase {
+        let mut reads = self.signalled.then(|| self.start_reads());
+        let mut time_is_up = past.drain.deadline;
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => {
+                    if let Some(next) = self.answer_between_drains(command, Some(&past)) {
+                        return next;
+                    }
+                    if self.signalled && reads.is_none() {
+                        reads = Some(self.start_reads());
+                        time_is_up = time_is_up.max(Instant::now() + FINAL_READ);
+                    }
+                }
+                read = next_of(&mut reads) => {
+                    if read.seen == Reading::Gone && self.app_is_gone(past.drain).await {
+                        info!("the app is gone, and the sidecar follows");
+                        return NextPhase::End;
+                    }
+                    self.read_again(&mut reads, &read, self.policy.poll_interval);
+                }
+                () = sleep_until(time_is_up), if self.signalled => {
+                    info!("the time is up, and the sidecar ends");
+                    return NextPhase::End;
+                }
+            }
+        }
+    }
+
+    /// Waits for the app to answer again.
+    ///
+    /// The hook was answered, but the old process may answer reads for as long as it takes to stop. So it has come back
+    /// when it was seen to be gone first, or once the grace period is over, by when the kubelet has killed it.
+    async fn reopening(&mut self, past: PastDrain) -> NextPhase {
+        let mut was_gone = past.verdict.outcome == Outcome::AppGone;
+        let mut gone = vec![was_gone; self.sources.len()];
+        let mut reads = Some(self.start_reads());
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => {
+                    if let Some(next) = self.answer_between_drains(command, Some(&past)) {
+                        return next;
+                    }
+                    if self.going() {
+                        self.enter(Phase::Drained);
+                        return NextPhase::Drained(past);
+                    }
+                }
+                read = next_of(&mut reads) => {
+                    gone[read.source] = read.seen == Reading::Gone;
+                    was_gone |= gone[read.source];
+                    if !gone.contains(&true) && (was_gone || read.began >= past.drain.grace_ends) {
+                        self.serve_again();
+                        return NextPhase::Serve;
+                    }
+                    self.read_again(&mut reads, &read, self.policy.poll_interval);
+                }
+            }
+        }
+    }
+
+    /// Does what a command asks while no drain runs, and says which phase it leads to, if to another. `past` is the
+    /// drain that led to the present phase; none while serving. No command means that none can come any more.
+    fn answer_between_drains(
+        &mut self,
+        command: Option<Command>,
+        past: Option<&PastDrain>,
+    ) -> Option<NextPhase> {
+        match command {
+            None => return Some(NextPhase::End),
+            Some(Command::Drain { trigger, caller }) => {
+                let drained = (past).filter(|_| self.state.borrow().phase == Phase::Drained);
+                let still_holds = self.going() || trigger == Trigger::Manual;
+                let Some(past) = drained.filter(|_| still_holds) else {
+                    return Some(NextPhase::Drain(trigger, caller));
+                };
+                self.record_trigger(trigger);
+                answer(caller.join(), past.verdict.clone());
+            }
+            Some(Command::Undo { reply }) if self.going() => answer(reply, Err(Refusal::Going)),
+            Some(Command::Undo { reply }) => {
+                let undone = past.map(|_| {
+                    self.drained_by_hand = false;
+                    self.serve_again();
+                    NextPhase::Serve
+                });
+                answer(reply, Ok(()));
+                return undone;
+            }
+            Some(Command::Release { reply }) => answer(reply, Err(Refusal::NotDraining)),
+            Some(Command::PodFacts { began, pod }) => {
+                if pod.going && past.is_some_and(|past| past.drain.began == began) {
+                    self.record_going();
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the app has ended, as far as its ports show: an app that still finishes requests listens no more, but
+    /// holds connections.
+    async fn app_is_gone(&self, drain: Drain) -> bool {
+        match &self.read_traffic {
+            Some(read_traffic) => read_traffic(drain.began, None)
+                .await
+                .is_none_or(|snapshot| snapshot.app_is_gone()),
+            None => true,
+        }
+    }
+
+    /// What is known of every source: nothing yet.
+    pub(super) fn new_histories(&self, now: Instant) -> Vec<SourceHistory> {
+        (self.sources.iter())
+            .map(|source| SourceHistory::new(now, source.connections))
+            .collect()
+    }
+
+    /// Reads of every source, from now on.
+    pub(super) fn start_reads(&self) -> Reads<Reading> {
+        Reads::start(self.sources.len(), |source| (self.read_count)(source))
+    }
+
+    fn read_again(
+        &self,
+        reads: &mut Option<Reads<Reading>>,
+        last: &Read<Reading>,
+        least: Duration,
+    ) {
+        if let Some(reads) = reads {
+            reads.again((self.read_count)(last.source), last, least, None);
+        }
+    }
+
+    /// Takes in what a trigger says, and whether it means that the app's container stops.
+    pub(super) fn record_trigger(&mut self, trigger: Trigger) -> bool {
+        match trigger {
+            Trigger::AppHook => {}
+            Trigger::Manual => self.drained_by_hand = true,
+            Trigger::SelfHook | Trigger::Signal => {
+                self.signalled |= trigger == Trigger::Signal;
+                self.record_going();
+            }
+        }
+        trigger != Trigger::Manual
+    }
+
+    pub(super) fn record_going(&self) {
+        self.state.send_modify(|state| state.going = true);
+    }
+
+    pub(super) fn going(&self) -> bool {
+        self.state.borrow().going
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.state.send_modify(|state| {
+            state.phase = phase;
+            state.since = Instant::now();
+        });
+    }
+
+    pub(super) fn serve_again(&self) {
+        info!(from = self.state.borrow().phase.name(), "serving");
+        self.enter(Phase::Serving);
+        self.emit(Event::Serving);
+    }
+
+    pub(super) fn emit(&self, event: Event) {
+        // No part has to listen.
+        let _ = self.events.send(event);
+    }
+}
+
+/// The next read. Where none is under way it never comes.
+async fn next_of(reads: &mut Option<Reads<Reading>>) -> Read<Reading> {
+    match reads {
+        Some(reads) => reads.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;
