@@ -118,7 +118,9 @@ impl Notices {
                     }
                 }
                 Event::Stopping(_) => stopping = true,
-                Event::DeadlineChanged(drain) => metrics.deadline_changed(drain.deadline - drain.began),
+                Event::DeadlineChanged(drain) => {
+                    metrics.deadline_changed(drain.deadline - drain.began)
+                }
                 Event::Ended(drain, verdict) => {
                     // By hand, no app stops, and whoever leaves does so of his own accord.
                     if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {

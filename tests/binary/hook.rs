@@ -88,7 +88,7 @@ fn where_no_sidecar_answers_the_hook_drains_by_itself() {
     let told = said(&hook.join().unwrap());
     assert!(told.starts_with("gracekeeper: drained after "), "{told}");
     assert!(
-        told.contains("without the sidecar: nobody is at 127.0.0.1:"),
+        told.contains("without the sidecar: nothing listens on 127.0.0.1:"),
         "{told}"
     );
     assert!(

@@ -132,7 +132,11 @@ mod tests {
             };
             assert_eq!(read(&mut evidence, true, &[answering]).remaining, Some(1));
             let rest: Vec<_> = end.into_iter().collect();
-            assert_eq!(read(&mut evidence, true, &rest).remaining, Some(0), "{told}");
+            assert_eq!(
+                read(&mut evidence, true, &rest).remaining,
+                Some(0),
+                "{told}"
+            );
         }
     }
 
@@ -187,7 +191,13 @@ mod tests {
     fn when_routes_have_not_changed_after_all_what_remained_is_forgotten() {
         let mut evidence = evidence();
         read(&mut evidence, true, &[waiting(1, 2000)]);
-        assert_eq!(read(&mut evidence, false, &[waiting(1, 2000)]).remaining, None);
-        assert_eq!(read(&mut evidence, true, &[waiting(2, 2000)]).remaining, Some(1));
+        assert_eq!(
+            read(&mut evidence, false, &[waiting(1, 2000)]).remaining,
+            None
+        );
+        assert_eq!(
+            read(&mut evidence, true, &[waiting(2, 2000)]).remaining,
+            Some(1)
+        );
     }
 }
