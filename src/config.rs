@@ -1,4 +1,4 @@
-//! ConfigErrors in the configuration: collected, so that all of them are told at once.
+//! Mistakes in the configuration: collected, so that the user sees all of them at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The longest duration a flag takes. Longer ones are typing errors, and would overflow a clock.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What is wrong with what was typed.
+/// The mistakes in the flags and the environment.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     found: Vec<String>,
@@ -137,15 +137,15 @@ mod tests {
         errors.duration("timeout", "5");
         errors.positive_duration("poll-interval", "0s");
         assert_eq!(errors.address("listen", "9903"), None);
-        let told = errors.finish(Some(())).unwrap_err();
+        let message = errors.finish(Some(())).unwrap_err();
         for part in [
             "--min-wait \"soon\"",
             "--timeout \"5\" (from GRACEKEEPER_TIMEOUT)",
             "--poll-interval",
             "[::]:9903",
         ] {
-            assert!(told.contains(part), "{part} in {told}");
+            assert!(message.contains(part), "{part} in {message}");
         }
-        assert_eq!(told.lines().count(), 4);
+        assert_eq!(message.lines().count(), 4);
     }
 }

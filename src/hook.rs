@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::drain::{Policy, Trigger, Verdict};
 use crate::drainer::Drainer;
 use crate::fetch::{self, Client, Url};
-use crate::http::Token;
+use crate::http::{COMMAND_AGENT, Token};
 use crate::report;
 use crate::run;
 use crate::signal::Signals;
@@ -36,9 +36,6 @@ const LONGEST: usize = 64 * 1024;
 
 /// Where what the container's first process prints goes, and so the container's log.
 const LOG: &str = "/proc/1/fd/1";
-
-/// How the requests name themselves.
-pub(crate) const AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
 
 /// Waits until the app may stop, and says in one line why it may.
 ///
@@ -129,7 +126,7 @@ async fn dies(sidecar: SocketAddr) -> String {
 async fn get(to: SocketAddr, path: &str, token: Option<&Token>) -> Result<Bytes, String> {
     let url = Url::parse(&format!("http://{to}{path}"))?;
     let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(USER_AGENT, HeaderValue::from_static(COMMAND_AGENT));
     if let Some(token) = token {
         let token = HeaderValue::from_bytes(token.header()).map_err(|e| e.to_string())?;
         headers.insert(Token::HEADER, token);

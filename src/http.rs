@@ -124,15 +124,15 @@ impl Token {
         Self::new(&text)
     }
 
-    /// The header that brings it, where `Authorization` is not to be had.
+    /// The header for clients that cannot set `Authorization`.
     pub const HEADER: &str = "x-gracekeeper-token";
 
-    /// It as that header's value.
+    /// The secret as the value of that header.
     pub fn header(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether a request brings it, as `Authorization: Bearer` or as `X-Gracekeeper-Token`.
+    /// Whether a request has it, as `Authorization: Bearer` or as `X-Gracekeeper-Token`.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.as_bytes().split_at_checked(7)?;
@@ -150,14 +150,14 @@ impl Token {
     }
 }
 
-/// Not the secret.
+/// Without the secret.
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(…)")
     }
 }
 
-/// What the endpoints speak for.
+/// What the endpoints need to answer.
 #[derive(Debug, Clone)]
 pub struct App {
     pub drain: Handle,
@@ -174,7 +174,7 @@ pub struct App {
     pub app_ready: Option<(Url, Duration)>,
 }
 
-/// Who sent a request.
+/// The address that a request came from.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -231,10 +231,13 @@ async fn plain(request: Request, next: Next) -> Response {
     response
 }
 
-/// The kubelet's probes name themselves so.
+/// How `gracekeeper hook` names itself in its requests, so that its address is not taken for the kubelet's.
+pub const COMMAND_AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
+
+/// How the kubelet's probes name themselves.
 const PROBE: &[u8] = b"kube-probe/";
 
-/// Notes where the kubelet's probes come from.
+/// Notes the address that the kubelet's probes come from.
 async fn probed(State(app): State<App>, request: Request, next: Next) -> Response {
     let agent = request.headers().get(USER_AGENT);
     if agent.is_some_and(|agent| agent.as_bytes().starts_with(PROBE))
@@ -287,10 +290,10 @@ async fn prestop(
               token in the hook's httpHeaders");
         return *refusal;
     }
-    // A hook that is a command comes from within the pod, as the app's clients may.
+    // The command calls from within the pod, as some of the app's clients do.
     let command = headers
         .get(USER_AGENT)
-        .is_some_and(|agent| agent == crate::hook::AGENT);
+        .is_some_and(|agent| agent == COMMAND_AGENT);
     if !command {
         app.kubelet.called_from(peer.0);
     }
@@ -369,7 +372,7 @@ async fn verdict(app: &App, trigger: Trigger) -> Response {
     }
 }
 
-/// Answers a request that changes state with what has become of it.
+/// The answer to a request that changes state: the status, or why nothing changed.
 fn changed(app: &App, done: Result<(), Refusal>) -> Response {
     let refusal = match done {
         Ok(()) => return json(status_of(app)),
@@ -398,7 +401,7 @@ fn json(body: String) -> Response {
     ([(CONTENT_TYPE, "application/json")], body + "\n").into_response()
 }
 
-/// Whether a request may change state; else the answer that refuses it.
+/// Refuses a request that may not change state: the error is the answer.
 fn admit(
     app: &App,
     Peer(peer): Peer,
