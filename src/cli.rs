@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 use crate::{cluster, drain, http, inflight, install, log, notices, run};
 use environment::{unknown_variables, with_environment};
 
@@ -96,7 +96,7 @@ pub enum NoInvocation {
     Usage(String),
 }
 
-/// Parses a program's words, its own name first, and its environment.
+/// Parses a program's words, its own name first, and its environment. Files that flags name are looked at.
 ///
 /// # Errors
 /// Every mistake in them.
@@ -104,8 +104,28 @@ pub fn parse(
     words: &[String],
     environment: &BTreeMap<String, String>,
 ) -> Result<Invocation, NoInvocation> {
+    parse_for(Files::Here, words, environment)
+}
+
+/// Parses words and environment of a container in a manifest: as [`parse`], but no file is looked at, since its files are
+/// not on this machine. The settings are for checks alone.
+///
+/// # Errors
+/// Every mistake in them.
+pub fn check(
+    words: &[String],
+    environment: &BTreeMap<String, String>,
+) -> Result<Invocation, NoInvocation> {
+    parse_for(Files::Elsewhere, words, environment)
+}
+
+fn parse_for(
+    files: Files,
+    words: &[String],
+    environment: &BTreeMap<String, String>,
+) -> Result<Invocation, NoInvocation> {
     let (words, from_environment) = with_environment(words, environment);
-    let mut errors = ConfigErrors::new(from_environment);
+    let mut errors = ConfigErrors::new(from_environment, files);
     let Some(cli) = parse_flags(words, &mut errors)? else {
         return Err(NoInvocation::Usage(
             errors.finish::<()>(None).err().unwrap_or_default(),
@@ -123,38 +143,53 @@ pub fn parse(
             return errors.finish(Some(invocation)).map_err(NoInvocation::Usage);
         }
     };
-    let drain = run.drain.validate(&mut errors);
-    let inflight = run.inflight.validate(&mut errors);
-    let http = run.http.validate(
-        environment.get(http::TOKEN_VARIABLE).map(String::as_str),
-        &mut errors,
-    );
-    let notices = run.notices.validate(&mut errors);
-    let cluster = run.cluster.validate(environment, &mut errors);
-    let log = run
-        .log
-        .validate(environment.get("RUST_LOG").map(String::as_str), &mut errors);
-    let mut warnings = unknown_variables(environment);
-    if drain.min_wait > drain.budget() {
-        warnings.push(format!(
+    let settings = run.settings(environment, &mut errors);
+    let rust_log = environment.get("RUST_LOG").map(String::as_str);
+    let log = run.log.validate(rust_log, &mut errors);
+    let invocation = settings.zip(log).map(|(settings, log)| {
+        let mut warnings = unknown_variables(environment);
+        warnings.extend(budget_warning(&settings.drain));
+        Invocation {
+            log,
+            command: command(Box::new(settings)),
+            warnings,
+        }
+    });
+    errors.finish(invocation).map_err(NoInvocation::Usage)
+}
+
+impl RunArgs {
+    fn settings(
+        &self,
+        environment: &BTreeMap<String, String>,
+        errors: &mut ConfigErrors,
+    ) -> Option<run::Settings> {
+        let drain = self.drain.validate(errors);
+        let inflight = self.inflight.validate(errors);
+        let token = environment.get(http::TOKEN_VARIABLE).map(String::as_str);
+        let http = self.http.validate(token, errors);
+        let notices = self.notices.validate(errors);
+        let cluster = self.cluster.validate(environment, errors);
+        Some(run::Settings {
+            inflight,
+            drain,
+            http: http?,
+            notices,
+            cluster,
+        })
+    }
+}
+
+/// A warning where the drain may take less time than it has to wait at least.
+fn budget_warning(drain: &drain::Policy) -> Option<String> {
+    (drain.min_wait > drain.budget()).then(|| {
+        format!(
             "--min-wait {} is longer than the most a drain may take, {} (grace period minus reserve, or timeout): the \
              drain ends after that time",
             humantime::format_duration(drain.min_wait),
             humantime::format_duration(drain.budget()),
-        ));
-    }
-    let settings = http.zip(log).map(|(http, log)| Invocation {
-        log,
-        command: command(Box::new(run::Settings {
-            inflight,
-            drain,
-            http,
-            notices,
-            cluster,
-        })),
-        warnings,
-    });
-    errors.finish(settings).map_err(NoInvocation::Usage)
+        )
+    })
 }
 
 /// The words as flags. Unknown flags are noted and left out, so that the rest is checked too.

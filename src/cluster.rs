@@ -21,7 +21,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 pub use events::{NewEvent, Reason};
 #[cfg(test)]
 pub use pod::Deletion;
@@ -101,7 +101,8 @@ impl Args {
                 errors.add("service", name, message);
             }
         }
-        let (access, missing) = match on.then(|| self.access(environment)) {
+        let asked = on && errors.files() == Files::Here;
+        let (access, missing) = match asked.then(|| self.access(environment)) {
             None => (None, None),
             Some(Ok(access)) => (Some(access), None),
             // Without anything of Kubernetes around, nothing is missing.

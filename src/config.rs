@@ -14,15 +14,32 @@ pub struct ConfigErrors {
     found: Vec<String>,
     /// Flags that were set by an environment variable, and by which.
     from_environment: BTreeMap<String, String>,
+    files: Files,
+}
+
+/// Whether the files that flags name are on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Files {
+    /// They are: each is checked.
+    #[default]
+    Here,
+    /// They are in a pod that may not exist yet: none is looked at.
+    Elsewhere,
 }
 
 impl ConfigErrors {
     /// No errors yet; `from_environment` maps a flag to the variable that set it.
-    pub fn new(from_environment: BTreeMap<String, String>) -> Self {
+    pub fn new(from_environment: BTreeMap<String, String>, files: Files) -> Self {
         Self {
             found: Vec::new(),
             from_environment,
+            files,
         }
+    }
+
+    /// Whether the files that flags name are on this machine.
+    pub fn files(&self) -> Files {
+        self.files
     }
 
     /// Notes a mistake in one flag's value. The message says what is wrong and what to write.
@@ -131,8 +148,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_value_and_where_it_came_from() {
-        let mut errors =
-            ConfigErrors::new([("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())].into());
+        let variables = [("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())];
+        let mut errors = ConfigErrors::new(variables.into(), Files::Here);
         errors.duration("min-wait", "soon");
         errors.duration("timeout", "5");
         errors.positive_duration("poll-interval", "0s");

@@ -36,7 +36,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
 use crate::fetch::{Client, Url};
 use crate::inflight::Meter;
@@ -84,7 +84,11 @@ impl Args {
                 None
             }
             (Some(path), None) => {
-                errors.check("token-file", &path.to_string_lossy(), Token::read(path))
+                let token = match errors.files() {
+                    Files::Here => Token::read(path),
+                    Files::Elsewhere => Ok(Token::unknown()),
+                };
+                errors.check("token-file", &path.to_string_lossy(), token)
             }
             (None, Some(token)) => Token::new(token)
                 .map_err(|message| errors.say(format!("{TOKEN_VARIABLE}: {message}")))
@@ -122,6 +126,11 @@ impl Token {
     fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("it cannot be read: {e}"))?;
         Self::new(&text)
+    }
+
+    /// Of a file that is not on this machine. It is never compared with anything.
+    fn unknown() -> Self {
+        Self(Arc::default())
     }
 
     /// The header for clients that cannot set `Authorization`.

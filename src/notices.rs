@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::cluster::reporter::Occurrence;
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
@@ -58,7 +58,7 @@ pub struct Notices {
 impl Args {
     /// Checks the flags.
     pub fn validate(&self, errors: &mut ConfigErrors) -> Notices {
-        if let Some(path) = &self.drain_file {
+        if let (Some(path), Files::Here) = (&self.drain_file, errors.files()) {
             let folder = path
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty());

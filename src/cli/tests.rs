@@ -208,6 +208,27 @@ fn two_tokens_or_an_empty_one_are_mistakes() {
 }
 
 #[test]
+fn a_containers_flags_are_checked_without_its_files() {
+    let words: Vec<String> = [
+        "gracekeeper",
+        "run",
+        SOURCE,
+        "--token-file=/nowhere/token",
+        "--drain-file=/nowhere/file",
+        "--service=shop",
+        "--min-wait=soon",
+    ]
+    .map(str::to_owned)
+    .into();
+    let Err(NoInvocation::Usage(message)) = super::check(&words, &BTreeMap::new()) else {
+        panic!("it has a mistake");
+    };
+    assert!(message.starts_with("--min-wait"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(super::check(&words[..6], &BTreeMap::new()).is_ok());
+}
+
+#[test]
 fn no_secret_is_shown() {
     let message = errors(&["--inflight=prometheus+http://me:hunter2@x:1/m"], &[]);
     assert!(!message.contains("hunter2"), "{message}");
