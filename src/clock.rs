@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-/// How much less than was granted may be left for that to be the kubelet's delay, and not a clock that is wrong.
-const REASON: Duration = Duration::from_secs(5);
+/// Where less is left than was granted, up to this much is the kubelet's delay; more is a clock that is wrong.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
-/// What the clock on the wall says.
+/// The wall clock's time.
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -18,12 +18,12 @@ const ROUNDED: Duration = Duration::from_secs(1);
 /// What there was of a grace period at the first sign of its end, `passed` ago. It ends at `deadline`, as the API server
 /// sees it, while this machine's clock says `now`.
 ///
-/// What was granted is what counts, since two clocks need not agree; only where they agree within reason does it count
+/// What was granted is what counts, since two clocks need not agree; only where they nearly agree does it count
 /// too that some of it had passed already.
 pub fn left(granted: Duration, deadline: Timestamp, now: Timestamp, passed: Duration) -> Duration {
     let left = deadline.duration_since(now);
     let left = Duration::try_from(left).unwrap_or_default() + ROUNDED + passed;
-    if left < granted && granted - left <= REASON {
+    if left < granted && granted - left <= LONGEST_DELAY {
         left
     } else {
         granted
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_granted_counts_unless_the_clocks_agree_within_reason() {
+    fn what_was_granted_counts_unless_the_clocks_nearly_agree() {
         let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let seconds = Duration::from_secs;
         for (left_by_the_wall, expected) in [

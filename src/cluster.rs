@@ -1,7 +1,7 @@
-//! The Kubernetes API, as advice: what it says of our own pod, whether Services still send anybody there, and Events.
+//! The Kubernetes API: what it says of our own pod, whether Services still send requests there, and Events.
 //!
-//! Nobody has to be there, to answer, or to tell the truth. Nothing is asked while the pod serves: the client is made for
-//! a drain and dropped after it.
+//! All of it is optional. The API server may be missing, silent or wrong, and the drain goes on. Nothing is asked while
+//! the pod serves: the client is made for a drain and dropped after it.
 
 mod endpoints;
 mod events;
@@ -21,8 +21,8 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::config::ConfigErrors;
-pub use events::{Note, Reason};
+use crate::config::{ConfigErrors, Files};
+pub use events::{NewEvent, Reason};
 #[cfg(test)]
 pub use pod::Deletion;
 pub use pod::OwnPod;
@@ -60,7 +60,7 @@ pub struct Settings {
     pub access: Option<Access>,
     /// Services that send requests to this pod.
     pub services: Vec<String>,
-    /// Why nobody is asked, where that may surprise.
+    /// Why the API is not asked, where that may surprise.
     pub warning: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub struct Access {
     service_account: PathBuf,
     namespace: String,
     pod: String,
-    /// None where nobody said.
+    /// None where the environment does not have it.
     uid: Option<String>,
 }
 
@@ -101,7 +101,8 @@ impl Args {
                 errors.add("service", name, message);
             }
         }
-        let (access, missing) = match on.then(|| self.access(environment)) {
+        let asked = on && errors.files() == Files::Here;
+        let (access, missing) = match asked.then(|| self.access(environment)) {
             None => (None, None),
             Some(Ok(access)) => (Some(access), None),
             // Without anything of Kubernetes around, nothing is missing.
@@ -148,7 +149,7 @@ impl Args {
     }
 }
 
-/// What there is none of.
+/// What is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     /// No service account, or no API server's address.
@@ -188,14 +189,14 @@ fn is_label(name: &str) -> bool {
 pub enum Error {
     /// The API server, or what stands in its way, did not answer in time.
     Timeout,
-    /// It may not be asked that.
+    /// The service account has no permission.
     Forbidden(String),
-    /// It answered something else than what was asked for.
+    /// It answered with an error, or with something that cannot be understood.
     Refused(String),
-    /// There is no talking to it.
+    /// No connection, or not HTTP or TLS.
     Unreachable(String),
-    /// What it says cannot be true.
-    Lie(&'static str),
+    /// What it says cannot be right.
+    Wrong(&'static str),
 }
 
 impl fmt::Display for Error {
@@ -210,8 +211,8 @@ impl fmt::Display for Error {
                 "{why}; bind the pod's service account to a Role that may, or write --kube=off"
             ),
             Error::Refused(why) => write!(f, "the API server refuses: {why}"),
-            Error::Unreachable(why) => write!(f, "no talking to the API server: {why}"),
-            Error::Lie(what) => f.write_str(what),
+            Error::Unreachable(why) => write!(f, "no connection to the API server: {why}"),
+            Error::Wrong(what) => f.write_str(what),
         }
     }
 }
@@ -228,9 +229,11 @@ impl From<kube::Error> for Error {
             kube::Error::Service(e) => Error::Unreachable(with_causes(&*e)),
             kube::Error::HyperError(e) => Error::Unreachable(with_causes(&e)),
             kube::Error::ReadEvents(e) => Error::Unreachable(with_causes(&e)),
-            kube::Error::SerdeError(e) => Error::Refused(format!("its answer makes no sense: {e}")),
+            kube::Error::SerdeError(e) => {
+                Error::Refused(format!("its answer cannot be understood: {e}"))
+            }
             // The rest is of configurations that are read elsewhere; to print them takes a large part of the library.
-            _ => Error::Unreachable("it failed within ourselves".to_owned()),
+            _ => Error::Unreachable("an error within gracekeeper".to_owned()),
         }
     }
 }
@@ -263,7 +266,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Asks nobody yet.
+    /// Asks nothing yet.
     pub fn new(access: Access) -> Self {
         Self {
             access: Arc::new(access),
@@ -271,13 +274,13 @@ impl Cluster {
         }
     }
 
-    /// What tells this pod from others.
+    /// The pod's UID, or its name.
     pub fn identity(&self) -> &str {
         (self.access.uid.as_deref()).unwrap_or(&self.access.pod)
     }
 
     /// Drops the client, and with it the task that it has.
-    pub fn rest(&self) {
+    pub fn close(&self) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -293,7 +296,9 @@ impl Cluster {
         if let Some(uid) = &self.access.uid
             && pod.metadata.uid.as_ref() != Some(uid)
         {
-            return Err(Error::Lie("the API server knows another pod of this name"));
+            return Err(Error::Wrong(
+                "the API server knows another pod of this name",
+            ));
         }
         Ok(OwnPod::new(&pod))
     }
@@ -302,9 +307,9 @@ impl Cluster {
     ///
     /// # Errors
     /// When it was not taken within a second.
-    pub async fn write(&self, note: &Note) -> Result<(), Error> {
+    pub async fn write(&self, new: &NewEvent) -> Result<(), Error> {
         let events: Api<Event> = Api::namespaced(self.client(), &self.access.namespace);
-        let event = note.event(&self.access);
+        let event = new.object(&self.access);
         bounded(events.create(&PostParams::default(), &event)).await?;
         Ok(())
     }
@@ -400,8 +405,8 @@ mod tests {
                 service: vec![name.to_owned()],
                 ..args(folder.path())
             };
-            let told = validate(&wrong, &[]).unwrap_err();
-            assert!(told.contains("no Service's name"), "{told}");
+            let message = validate(&wrong, &[]).unwrap_err();
+            assert!(message.contains("no Service's name"), "{message}");
         }
         let off = Args {
             kube: "off".to_owned(),

@@ -1,4 +1,4 @@
-//! ConfigErrors in the configuration: collected, so that all of them are told at once.
+//! Mistakes in the configuration: collected, so that the user sees all of them at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,21 +8,38 @@ use std::time::Duration;
 /// The longest duration a flag takes. Longer ones are typing errors, and would overflow a clock.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What is wrong with what was typed.
+/// The mistakes in the flags and the environment.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     found: Vec<String>,
     /// Flags that were set by an environment variable, and by which.
     from_environment: BTreeMap<String, String>,
+    files: Files,
+}
+
+/// Whether the files that flags name are on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Files {
+    /// They are: each is checked.
+    #[default]
+    Here,
+    /// They are in a pod that may not exist yet: none is looked at.
+    Elsewhere,
 }
 
 impl ConfigErrors {
     /// No errors yet; `from_environment` maps a flag to the variable that set it.
-    pub fn new(from_environment: BTreeMap<String, String>) -> Self {
+    pub fn new(from_environment: BTreeMap<String, String>, files: Files) -> Self {
         Self {
             found: Vec::new(),
             from_environment,
+            files,
         }
+    }
+
+    /// Whether the files that flags name are on this machine.
+    pub fn files(&self) -> Files {
+        self.files
     }
 
     /// Notes a mistake in one flag's value. The message says what is wrong and what to write.
@@ -131,21 +148,21 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_value_and_where_it_came_from() {
-        let mut errors =
-            ConfigErrors::new([("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())].into());
+        let variables = [("timeout".to_owned(), "GRACEKEEPER_TIMEOUT".to_owned())];
+        let mut errors = ConfigErrors::new(variables.into(), Files::Here);
         errors.duration("min-wait", "soon");
         errors.duration("timeout", "5");
         errors.positive_duration("poll-interval", "0s");
         assert_eq!(errors.address("listen", "9903"), None);
-        let told = errors.finish(Some(())).unwrap_err();
+        let message = errors.finish(Some(())).unwrap_err();
         for part in [
             "--min-wait \"soon\"",
             "--timeout \"5\" (from GRACEKEEPER_TIMEOUT)",
             "--poll-interval",
             "[::]:9903",
         ] {
-            assert!(told.contains(part), "{part} in {told}");
+            assert!(message.contains(part), "{part} in {message}");
         }
-        assert_eq!(told.lines().count(), 4);
+        assert_eq!(message.lines().count(), 4);
     }
 }

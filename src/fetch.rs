@@ -29,10 +29,10 @@ use tokio::time::timeout;
 
 use own_sockets::OwnSockets;
 use tls::Tls;
-use url::{Host, Place};
+use url::{Endpoint, Host};
 pub use url::{Transport, Url};
 
-/// How the requests name themselves, so that an app's access log tells who asks.
+/// How the requests name themselves, so that an app's access log shows where they come from.
 const AGENT: &str = concat!("gracekeeper/", env!("CARGO_PKG_VERSION"));
 
 /// The most that is read of an answer at once, in bytes.
@@ -45,9 +45,9 @@ pub enum Error {
     Refused,
     /// No connection, for another reason than that.
     Unreachable(io::Error),
-    /// Somebody listens, but no TLS was agreed on, or the certificate will not do.
+    /// A server listens, but the TLS handshake failed or its certificate is not valid.
     Tls(String),
-    /// The connection failed, or what came over it is no HTTP.
+    /// The connection failed, or what came over it is not HTTP.
     Broken(hyper::Error),
     /// No whole answer within this time.
     Timeout(Duration),
@@ -108,7 +108,7 @@ struct Parts {
     tls: Tls,
 }
 
-/// A connection of whatever kind. One type for all of them, so that the HTTP code is in the binary once.
+/// A connection of any kind. One type for all of them, so that the HTTP code is in the binary once.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -157,7 +157,7 @@ impl Client {
             .await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // What fails here is seen by whoever reads the answer.
+            // A failure also shows where the answer is read.
             let _ = connection.await;
         });
         let mut request = Request::new(Empty::<Bytes>::new());
@@ -201,9 +201,9 @@ impl Client {
     }
 
     async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, Error> {
-        match &url.place {
-            Place::Tcp(host) => Ok(Box::new(self.tcp(host).await?)),
-            Place::Tls(host, name) => {
+        match &url.endpoint {
+            Endpoint::Tcp(host) => Ok(Box::new(self.tcp(host).await?)),
+            Endpoint::Tls(host, name) => {
                 let connector = self.0.tls.connector(host.is_loopback());
                 let connector = connector.map_err(Error::Tls)?;
                 let stream = self.tcp(host).await?;
@@ -212,7 +212,7 @@ impl Client {
                     Err(e) => Err(Error::Tls(tls::explain(&e))),
                 }
             }
-            Place::Unix(socket) => match UnixStream::connect(socket).await {
+            Endpoint::Unix(socket) => match UnixStream::connect(socket).await {
                 Ok(stream) => Ok(Box::new(stream)),
                 // A socket that was never made, or that went with its app, is as good as one that refuses.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Refused),

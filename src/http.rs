@@ -36,7 +36,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
 use crate::fetch::{Client, Url};
 use crate::inflight::Meter;
@@ -84,7 +84,11 @@ impl Args {
                 None
             }
             (Some(path), None) => {
-                errors.check("token-file", &path.to_string_lossy(), Token::read(path))
+                let token = match errors.files() {
+                    Files::Here => Token::read(path),
+                    Files::Elsewhere => Ok(Token::unknown()),
+                };
+                errors.check("token-file", &path.to_string_lossy(), token)
             }
             (None, Some(token)) => Token::new(token)
                 .map_err(|message| errors.say(format!("{TOKEN_VARIABLE}: {message}")))
@@ -124,15 +128,20 @@ impl Token {
         Self::new(&text)
     }
 
-    /// The header that brings it, where `Authorization` is not to be had.
+    /// Of a file that is not on this machine. It is never compared with anything.
+    fn unknown() -> Self {
+        Self(Arc::default())
+    }
+
+    /// The header for clients that cannot set `Authorization`.
     pub const HEADER: &str = "x-gracekeeper-token";
 
-    /// It as that header's value.
+    /// The secret as the value of that header.
     pub fn header(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether a request brings it, as `Authorization: Bearer` or as `X-Gracekeeper-Token`.
+    /// Whether a request has it, as `Authorization: Bearer` or as `X-Gracekeeper-Token`.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.as_bytes().split_at_checked(7)?;
@@ -150,14 +159,14 @@ impl Token {
     }
 }
 
-/// Not the secret.
+/// Without the secret.
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(…)")
     }
 }
 
-/// What the endpoints speak for.
+/// What the endpoints need to answer.
 #[derive(Debug, Clone)]
 pub struct App {
     pub drain: Handle,
@@ -174,7 +183,7 @@ pub struct App {
     pub app_ready: Option<(Url, Duration)>,
 }
 
-/// Who sent a request.
+/// The address that a request came from.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -231,13 +240,13 @@ async fn plain(request: Request, next: Next) -> Response {
     response
 }
 
-/// How `gracekeeper hook` names itself to the sidecar.
+/// How `gracekeeper hook` names itself in its requests, so that its address is not taken for the kubelet's.
 pub const HOOK_AGENT: &str = concat!("gracekeeper-hook/", env!("CARGO_PKG_VERSION"));
 
-/// The kubelet's probes name themselves so.
+/// How the kubelet's probes name themselves.
 const PROBE: &[u8] = b"kube-probe/";
 
-/// Notes where the kubelet's probes come from.
+/// Notes the address that the kubelet's probes come from.
 async fn probed(State(app): State<App>, request: Request, next: Next) -> Response {
     let agent = request.headers().get(USER_AGENT);
     if agent.is_some_and(|agent| agent.as_bytes().starts_with(PROBE))
@@ -290,7 +299,7 @@ async fn prestop(
               token in the hook's httpHeaders");
         return *refusal;
     }
-    // A hook that is a command comes from within the pod, as the app's clients may.
+    // The command calls from within the pod, as some of the app's clients do.
     let command = headers
         .get(USER_AGENT)
         .is_some_and(|agent| agent == HOOK_AGENT);
@@ -372,7 +381,7 @@ async fn verdict(app: &App, trigger: Trigger) -> Response {
     }
 }
 
-/// Answers a request that changes state with what has become of it.
+/// The answer to a request that changes state: the status, or why nothing changed.
 fn changed(app: &App, done: Result<(), Refusal>) -> Response {
     let refusal = match done {
         Ok(()) => return json(status_of(app)),
@@ -401,7 +410,7 @@ fn json(body: String) -> Response {
     ([(CONTENT_TYPE, "application/json")], body + "\n").into_response()
 }
 
-/// Whether a request may change state; else the answer that refuses it.
+/// Refuses a request that may not change state: the error is the answer.
 fn admit(
     app: &App,
     Peer(peer): Peer,

@@ -18,11 +18,11 @@ pub struct Args {
 /// The name of the copy.
 const NAME: &str = "gracekeeper";
 
-/// Everybody may run it, and nobody changes it.
+/// Every user may run it, and none may change it.
 const MODE: u32 = 0o555;
 
-/// Copies the running binary into the folder, and says where it is. Whoever looks sees the whole of it or nothing, and an
-/// older copy is replaced.
+/// Copies the running binary into the folder, and says where it is. The copy appears as a whole, and replaces an
+/// older one.
 ///
 /// # Errors
 /// When it cannot be written there.
@@ -52,7 +52,7 @@ fn copy(to: &Path) -> io::Result<()> {
     made.sync_all()
 }
 
-/// Who we are, as the kernel says.
+/// The user that this process runs as.
 fn user() -> String {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata("/proc/self").map_or_else(|_| "?".to_owned(), |me| me.uid().to_string())
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_can_be_run_by_anybody_and_replaces_an_older_one() {
+    fn a_copy_can_be_run_by_every_user_and_replaces_an_older_one() {
         let folder = tempfile::tempdir().unwrap();
         let args = Args {
             folder: folder.path().to_owned(),
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_told_with_a_remedy() {
+    fn a_missing_folder_is_an_error_with_a_remedy() {
         let args = Args {
             folder: "/nowhere/at/all".into(),
         };
-        let told = format!("{:#}", run(&args).unwrap_err());
+        let message = format!("{:#}", run(&args).unwrap_err());
         assert!(
-            told.contains("/nowhere/at/all") && told.contains("mount"),
-            "{told}"
+            message.contains("/nowhere/at/all") && message.contains("mount"),
+            "{message}"
         );
     }
 }

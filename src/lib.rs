@@ -1,12 +1,14 @@
 //! gracekeeper: a drain sidecar for Kubernetes pods.
 //!
-//! The program is `main.rs`. This library is for it, for the tests and for nobody else; what they do not need is
-//! private, so that the compiler finds what nobody needs.
+//! The program is `main.rs`. This library is for it and for the tests; what they do not need is private, so that the
+//! compiler finds code that is not used.
 
 pub mod cli;
+pub mod exit;
 pub mod hook;
 pub mod inflight;
 pub mod install;
+pub mod log;
 pub mod run;
 
 mod clock;

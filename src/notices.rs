@@ -1,4 +1,4 @@
-//! Whoever is told what happens to a drain: the app, the termination message, the metrics, and the Kubernetes API.
+//! Notices of what happens to a drain: to the app, the termination message, the metrics and the Kubernetes API.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::cluster::reporter::Occurrence;
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Files};
 use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
@@ -21,12 +21,12 @@ use crate::traffic::Traffic;
 /// The kubelet makes this file where a container says nothing else.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// How often the app is told that a drain starts, and how long to wait for its answer and between two tries.
+/// How often the notice to the app is tried, how long one try may take, and the pause after a failed one.
 const TRIES: u32 = 3;
 const TRY_LIMIT: Duration = Duration::from_secs(1);
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Flags that say whom to tell.
+/// Flags of the notices.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Who is told")]
@@ -44,12 +44,12 @@ pub struct Args {
     pub termination_log: PathBuf,
 }
 
-/// Whom to tell, checked.
+/// Where notices go, checked.
 #[derive(Debug, Clone)]
 pub struct Notices {
     /// Each gets a `POST` when a drain starts.
     pub notify: Vec<Url>,
-    /// Is there while draining.
+    /// Exists while draining.
     pub drain_file: Option<PathBuf>,
     /// Where the verdict goes.
     pub termination_log: PathBuf,
@@ -58,7 +58,7 @@ pub struct Notices {
 impl Args {
     /// Checks the flags.
     pub fn validate(&self, errors: &mut ConfigErrors) -> Notices {
-        if let Some(path) = &self.drain_file {
+        if let (Some(path), Files::Here) = (&self.drain_file, errors.files()) {
             let folder = path
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty());
@@ -85,7 +85,7 @@ impl Args {
 }
 
 impl Notices {
-    /// Tells everybody what happens, until nothing will any more.
+    /// Sends the notices of each event, until the drain sends no more events.
     pub async fn tell(
         &self,
         mut events: mpsc::UnboundedReceiver<Event>,
@@ -94,14 +94,14 @@ impl Notices {
         traffic: Option<Traffic>,
         report_to_cluster: &mpsc::UnboundedSender<Occurrence>,
     ) {
-        // Of a life before this one: the container was restarted in the middle of a drain.
+        // The sidecar's container may have been restarted in the middle of a drain.
         self.remove_drain_file().await;
         let mut notifying = JoinSet::new();
         let mut last = None;
         // Whether the drain that runs, or the last one, was for the app to stop.
         let mut stopping = false;
-        // Requests cut off that have been told of.
-        let mut told = 0;
+        // Requests cut off that have been reported.
+        let mut reported = 0;
         while let Some(event) = events.recv().await {
             // First, since the rest may wait for a disk.
             let _ = report_to_cluster.send(Occurrence::Event(event.clone()));
@@ -122,18 +122,18 @@ impl Notices {
                     metrics.deadline_changed(drain.deadline - drain.began)
                 }
                 Event::Ended(drain, verdict) => {
-                    // By hand, no app stops, and whoever leaves does so of his own accord.
+                    // A drain by hand stops no app: clients that leave do so by themselves.
                     if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {
                         let gone = verdict.outcome == Outcome::AppGone;
                         traffic.hook_answered(drain.grace_ends, gone);
                     }
                     metrics.drained(&verdict);
-                    leave_message(&self.termination_log, &verdict, 0).await;
+                    write_verdict(&self.termination_log, &verdict, 0).await;
                     last = Some(verdict);
                 }
                 Event::Serving => {
                     let cut = self
-                        .sum(last.take(), traffic.as_ref(), &mut told, false)
+                        .report_cut(last.take(), traffic.as_ref(), &mut reported, false)
                         .await;
                     if let Some(traffic) = &traffic {
                         traffic.stop();
@@ -145,14 +145,16 @@ impl Notices {
             }
             while notifying.try_join_next().is_some() {}
         }
-        let cut = self.sum(last, traffic.as_ref(), &mut told, true).await;
+        let cut = self
+            .report_cut(last, traffic.as_ref(), &mut reported, true)
+            .await;
         let _ = report_to_cluster.send(Occurrence::Over {
             cut,
             serving: false,
         });
     }
 
-    /// Says that no drain runs.
+    /// Removes the drain file: no drain runs.
     pub async fn remove_drain_file(&self) {
         let Some(path) = &self.drain_file else { return };
         match tokio::fs::remove_file(path).await {
@@ -163,40 +165,40 @@ impl Notices {
         }
     }
 
-    /// Says how many requests have been cut off that nobody was `told` of, if any were; `ends` where the sidecar does.
-    async fn sum(
+    /// Reports the requests that were cut off since the last report, and how many they are; `ends` where the sidecar does.
+    async fn report_cut(
         &self,
         drained: Option<Arc<Verdict>>,
         traffic: Option<&Traffic>,
-        told: &mut u64,
+        reported: &mut u64,
         ends: bool,
     ) -> u64 {
         let (Some(verdict), Some(traffic)) = (drained, traffic) else {
             return 0;
         };
         let total = traffic.final_counts(ends).await.cut_total;
-        let cut = total - std::mem::replace(told, total);
+        let cut = total - std::mem::replace(reported, total);
         if cut > 0 {
             warn!(
                 cut,
                 outcome = verdict.outcome.name(),
                 "requests were cut off: their connections ended without an answer after the hook was answered"
             );
-            leave_message(&self.termination_log, &verdict, cut).await;
+            write_verdict(&self.termination_log, &verdict, cut).await;
         }
         cut
     }
 }
 
-/// Leaves the verdict as the termination message, if it can be written.
-async fn leave_message(path: &Path, verdict: &Verdict, cut: u64) {
+/// Writes the verdict as the termination message, if it can be written.
+async fn write_verdict(path: &Path, verdict: &Verdict, cut: u64) {
     let line = format!("{}\n", report::line(verdict, cut));
     if let Err(e) = write_message(path, line).await {
         debug!(path = %path.display(), "no termination message: {e}");
     }
 }
 
-/// Overwrites the message. The kubelet's own file is there or there is no kubelet, so it is never made.
+/// Overwrites the message. Where a kubelet runs the container its file exists already, so that one is never created.
 async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
     let (create, path) = (path != Path::new(TERMINATION_LOG), path.to_owned());
     let write = move || {
@@ -210,7 +212,7 @@ async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
     tokio::task::spawn_blocking(write).await?
 }
 
-/// Tells the app that a drain has begun.
+/// Sends the notice that a drain has begun.
 async fn notify(client: Client, url: Url) {
     for attempt in 1..=TRIES {
         match client.status(Method::POST, &url, TRY_LIMIT).await {

@@ -4,12 +4,12 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What somebody asks of the process.
+/// A signal that asks the process to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// SIGTERM: stop when it is right to.
+    /// SIGTERM: drain, then end.
     Terminate,
-    /// SIGINT: stop now.
+    /// SIGINT: end now.
     Interrupt,
 }
 

@@ -1,4 +1,4 @@
-//! Whether Services still send anybody to our own pod: their EndpointSlices, listed once and then watched.
+//! Whether Services still send requests to our own pod: their EndpointSlices, listed once and then watched.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use super::{Access, Cluster, Error, bounded};
 const SERVICE: &str = "kubernetes.io/service-name";
 
 impl Cluster {
-    /// Returns when none of these Services sends anybody here any more. There is no time limit but on its first call.
+    /// Returns when none of these Services sends requests here any more. There is no time limit but on its first call.
     ///
     /// # Errors
-    /// When nobody says so.
+    /// When the API server does not say so.
     pub async fn left(&self, services: &[String]) -> Result<(), Error> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client(), &self.access.namespace);
         let selector = format!("{SERVICE} in ({})", services.join(","));
@@ -25,7 +25,7 @@ impl Cluster {
             .map(|slice| (name(slice), leads_to(slice, &self.access)))
             .collect();
         if leads.is_empty() {
-            return Err(Error::Lie("no EndpointSlice belongs to such a Service"));
+            return Err(Error::Wrong("no EndpointSlice belongs to such a Service"));
         }
         if !leads.values().any(|&leads| leads) {
             return Ok(());
@@ -48,7 +48,7 @@ impl Cluster {
                 return Ok(());
             }
         }
-        Err(Error::Lie(
+        Err(Error::Wrong(
             "the watch on EndpointSlices has ended too early",
         ))
     }
@@ -58,8 +58,7 @@ fn name(slice: &EndpointSlice) -> String {
     slice.metadata.name.clone().unwrap_or_default()
 }
 
-/// Whether a slice sends requests to our pod: one of its endpoints is the pod, and ready. An endpoint that says nothing
-/// is ready.
+/// Whether a slice sends requests to our pod: one of its endpoints is the pod, and ready. Without a condition it is ready.
 fn leads_to(slice: &EndpointSlice, access: &Access) -> bool {
     slice.endpoints.iter().flatten().any(|endpoint| {
         let ours = endpoint.target_ref.as_ref().is_some_and(|target| {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::Access;
 
-/// Who reports.
+/// The name of the reporting controller.
 const CONTROLLER: &str = "gracekeeper";
 
 /// What the API server takes at most: of a note in bytes, of a reporting instance's name in characters
@@ -27,7 +27,7 @@ pub enum Reason {
     Drained,
     /// Its time was up.
     DrainDeadlineExceeded,
-    /// Somebody ended it.
+    /// It was ended by hand.
     DrainReleased,
     /// A source was unreadable, and the policy says to go on.
     DrainBlind,
@@ -76,17 +76,17 @@ impl Reason {
     }
 }
 
-/// An Event to be.
+/// An Event to write.
 #[derive(Debug, Clone)]
-pub struct Note {
+pub struct NewEvent {
     pub reason: Reason,
     pub text: String,
     /// When it happened.
     pub at: Timestamp,
 }
 
-impl Note {
-    pub(super) fn event(&self, access: &Access) -> Event {
+impl NewEvent {
+    pub(super) fn object(&self, access: &Access) -> Event {
         let ends = self.text.char_indices().map(|(at, c)| at + c.len_utf8());
         let end = ends.take_while(|&end| end <= LONGEST_NOTE).last();
         let instance = (access.pod.chars()).take(LONGEST_INSTANCE).collect();
@@ -136,12 +136,12 @@ mod tests {
             pod: "a".repeat(253),
             uid: Some("u".to_owned()),
         };
-        let note = Note {
+        let new = NewEvent {
             reason: Reason::RequestsCut,
             text: "é".repeat(600),
             at: "2026-11-24T12:00:00Z".parse().unwrap(),
         };
-        let event = note.event(&access);
+        let event = new.object(&access);
         assert_eq!(event.note.unwrap().len(), 1024);
         assert_eq!(event.reporting_instance.unwrap().len(), 128);
         assert_eq!(event.type_.as_deref(), Some("Warning"));

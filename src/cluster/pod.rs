@@ -33,7 +33,7 @@ struct Probe {
     termination_grace_period_seconds: Option<i64>,
 }
 
-/// What has become of it.
+/// Its status.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -51,13 +51,13 @@ struct Condition {
 /// The condition that says why a pod has to go (KEP-3329).
 const DISRUPTION: &str = "DisruptionTarget";
 
-/// What Kubernetes takes where a pod says nothing.
+/// Kubernetes' default.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Our own pod, as far as its end is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnPod {
-    /// Somebody has deleted it.
+    /// It has been deleted.
     pub deletion: Option<Deletion>,
     /// The least that the kubelet gives a container that it stops of its own.
     pub grace: Duration,
@@ -75,7 +75,7 @@ pub struct Deletion {
 }
 
 impl OwnPod {
-    /// Reads it off the pod's object.
+    /// Takes it from the pod's object.
     pub fn new(pod: &Pod) -> Self {
         let ObjectMeta {
             deletion_timestamp,

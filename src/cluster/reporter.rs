@@ -1,8 +1,8 @@
-//! What the Kubernetes API says of a drain, turned into what the drain understands; and what happens, turned into Events.
+//! Asks the Kubernetes API about our own pod for the drain, and writes Events about what happens.
 //!
 //! One task does both, in order, and nothing waits for it: it gets messages, and gives [`drain::PodFacts`]. Per drain it
-//! asks for the own pod once and writes three Events at most. What thousands of pods that end at once would ask for in the
-//! same moment is spread over a few seconds where it is not urgent.
+//! asks for the own pod once and writes three Events at most. Thousands of pods may end at once, so what is not urgent is
+//! spread over a few seconds.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Cluster, Error, Note, OwnPod, Reason};
+use crate::cluster::{Cluster, Error, NewEvent, OwnPod, Reason};
 use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Verdict};
 use crate::traffic::until;
 use crate::{clock, report};
 
-/// How long after the first hook the pod is asked for: by then its other hook has come too, which tells what there is to
-/// make of a pod that nobody deleted.
+/// How long after the first hook the pod is asked for: by then its other hook has come too, which tells whether a pod
+/// that was not deleted is going.
 const ASK_AFTER: Duration = Duration::from_millis(200);
 /// And how far that is spread.
 const ASK_SPREAD: Duration = Duration::from_millis(300);
@@ -29,10 +29,10 @@ const ASK_SPREAD: Duration = Duration::from_millis(300);
 /// How far the Events of drains that start at once are spread. The ends of drains are spread by themselves.
 const START_SPREAD: Duration = Duration::from_secs(3);
 
-/// The longest that min-wait waits for Services to send nobody any more.
+/// The longest that min-wait waits until no Service sends requests here any more.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// As the kubelet names what it does of its own (`PodReasonTerminationByKubelet` in staging/src/k8s.io/api/core/v1).
+/// The kubelet's name for a termination that it decided itself (`PodReasonTerminationByKubelet` in staging/src/k8s.io/api/core/v1).
 const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What the API may have to hear of.
@@ -40,7 +40,7 @@ const BY_KUBELET: &str = "TerminationByKubelet";
 pub enum Occurrence {
     /// Something happened to a drain.
     Event(Event),
-    /// The drain is history, and so many requests were cut off; the pod serves again, or the sidecar ends.
+    /// Nothing more comes of the drain, and so many requests were cut off; the pod serves again, or the sidecar ends.
     Over { cut: u64, serving: bool },
     /// A source that cannot work.
     Unreadable { source: String, problem: Arc<str> },
@@ -48,10 +48,10 @@ pub enum Occurrence {
 
 /// Asks and writes. Made by [`Reporter::new`], driven by [`Reporter::run`].
 pub struct Reporter {
-    /// None where nobody is asked.
+    /// None where the API is not asked.
     cluster: Option<Cluster>,
     drain: Handle,
-    told: mpsc::UnboundedReceiver<Occurrence>,
+    occurrences: mpsc::UnboundedReceiver<Occurrence>,
     /// Calls that failed, which is said once.
     failed: HashSet<&'static str>,
 }
@@ -59,37 +59,37 @@ pub struct Reporter {
 /// An Event that is not urgent.
 struct Later {
     due: Instant,
-    note: Note,
+    event: NewEvent,
 }
 
 impl Reporter {
-    /// Knows nothing yet; and how to tell it.
+    /// A reporter, and where to send it what happens.
     pub fn new(
         cluster: Option<Cluster>,
         drain: Handle,
     ) -> (Self, mpsc::UnboundedSender<Occurrence>) {
-        let (tell, told) = mpsc::unbounded_channel();
+        let (report, occurrences) = mpsc::unbounded_channel();
         let reporter = Self {
             cluster,
             drain,
-            told,
+            occurrences,
             failed: HashSet::new(),
         };
-        (reporter, tell)
+        (reporter, report)
     }
 
-    /// Asks and writes until nobody has anything to tell any more.
+    /// Asks and writes until all senders are gone.
     pub async fn run(mut self) {
         let mut asking = JoinSet::new();
         let mut later: Option<Later> = None;
         let mut unreadable = false;
         loop {
-            let told = tokio::select! {
+            let occurrence = tokio::select! {
                 biased;
-                told = self.told.recv() => told,
+                occurrence = self.occurrences.recv() => occurrence,
                 Some(asked) = asking.join_next() => {
                     if let Ok(Err(e)) = asked {
-                        self.fails("the pod", &e);
+                        self.log_failure("the pod", &e);
                     }
                     continue;
                 }
@@ -99,20 +99,20 @@ impl Reporter {
                 }
             };
             let Some(cluster) = self.cluster.clone() else {
-                match told {
+                match occurrence {
                     Some(_) => continue,
                     None => return,
                 }
             };
-            match told {
+            match occurrence {
                 None => {
                     self.write_late(&mut later).await;
                     return;
                 }
                 Some(Occurrence::Event(Event::Began(drain))) => {
                     let due = Instant::now() + spread(&cluster, START_SPREAD);
-                    let note = started(drain);
-                    later = Some(Later { due, note });
+                    let event = started(drain);
+                    later = Some(Later { due, event });
                 }
                 Some(Occurrence::Event(Event::Stopping(drain))) => {
                     asking.spawn(ask(cluster, self.drain.clone(), drain));
@@ -120,26 +120,26 @@ impl Reporter {
                 Some(Occurrence::Event(Event::DeadlineChanged(_) | Event::Serving)) => {}
                 Some(Occurrence::Event(Event::Ended(_, verdict))) => {
                     self.write_late(&mut later).await;
-                    if let Some(note) = ended(&verdict) {
-                        self.write(&note).await;
+                    if let Some(event) = ended(&verdict) {
+                        self.write(&event).await;
                     }
                 }
                 Some(Occurrence::Over { cut, serving }) => {
                     self.write_late(&mut later).await;
-                    if let Some(note) = over(cut, serving) {
-                        self.write(&note).await;
+                    if let Some(event) = over(cut, serving) {
+                        self.write(&event).await;
                     }
-                    // While it serves, it holds nothing and asks nobody.
+                    // While the pod serves, no connection is kept and nothing is asked.
                     asking.abort_all();
-                    cluster.rest();
+                    cluster.close();
                 }
                 Some(Occurrence::Unreadable { source, problem }) => {
-                    // Once in a life: a warning for people, and no alarm.
+                    // Once for each start of the sidecar.
                     if !std::mem::replace(&mut unreadable, true) {
                         let text = format!("{source}: {problem}");
-                        self.write(&note(Reason::SourceUnreadable, text)).await;
+                        self.write(&new_event(Reason::SourceUnreadable, text)).await;
                         if self.drain.state().phase == drain::Phase::Serving {
-                            cluster.rest();
+                            cluster.close();
                         }
                     }
                 }
@@ -149,35 +149,35 @@ impl Reporter {
 
     async fn write_late(&mut self, later: &mut Option<Later>) {
         if let Some(later) = later.take() {
-            self.write(&later.note).await;
+            self.write(&later.event).await;
         }
     }
 
-    async fn write(&mut self, note: &Note) {
+    async fn write(&mut self, event: &NewEvent) {
         let Some(cluster) = &self.cluster else { return };
-        if let Err(e) = cluster.write(note).await {
-            self.fails("an Event", &e);
+        if let Err(e) = cluster.write(event).await {
+            self.log_failure("an Event", &e);
         }
     }
 
-    /// Says that a call failed, the first time.
-    fn fails(&mut self, what: &'static str, e: &Error) {
+    /// Warns that a call failed, the first time.
+    fn log_failure(&mut self, what: &'static str, e: &Error) {
         if self.failed.insert(what) {
-            warn!("Kubernetes knows nothing of {what}, and the drain goes on without: {e}");
+            warn!("no answer from Kubernetes about {what}, and the drain goes on without it: {e}");
         } else {
-            debug!("Kubernetes knows nothing of {what}: {e}");
+            debug!("no answer from Kubernetes about {what}: {e}");
         }
     }
 }
 
-/// Some time up to this, always the same for a pod.
+/// A time from zero to this, always the same for a pod.
 fn spread(cluster: &Cluster, over: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     cluster.identity().hash(&mut hasher);
     over.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
 }
 
-/// Asks for the own pod, and tells the drain what follows.
+/// Asks for the own pod, and gives the drain the facts.
 async fn ask(cluster: Cluster, drain: Handle, of: Drain) -> Result<(), Error> {
     let since = Instant::now();
     sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
@@ -210,7 +210,7 @@ fn pod_facts(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drai
     }
 }
 
-/// Waits until no Service sends anybody here any more.
+/// Waits until no Service sends requests here any more.
 pub fn endpoints_left(cluster: Cluster, services: Arc<[String]>) -> EndpointsLeft {
     Arc::new(move || {
         let (cluster, services) = (cluster.clone(), services.clone());
@@ -224,7 +224,7 @@ pub fn endpoints_left(cluster: Cluster, services: Arc<[String]>) -> EndpointsLef
                 }
                 Ok(Err(e)) => {
                     warn!(
-                        "nobody says when the pod leaves its Services, so min-wait does not wait for that: {e}"
+                        "the Kubernetes API does not say when the pod leaves its Services, so min-wait does not wait for that: {e}"
                     );
                     false
                 }
@@ -240,22 +240,22 @@ pub fn endpoints_left(cluster: Cluster, services: Arc<[String]>) -> EndpointsLef
     })
 }
 
-fn note(reason: Reason, text: String) -> Note {
+fn new_event(reason: Reason, text: String) -> NewEvent {
     let at = clock::now();
-    Note { reason, text, at }
+    NewEvent { reason, text, at }
 }
 
-fn started(drain: Drain) -> Note {
+fn started(drain: Drain) -> NewEvent {
     let longest = (drain.deadline - drain.began).as_secs_f64();
     let text = format!(
         "Waiting for the work in flight, for at most {longest:.0} s; started by: {}",
         drain.trigger.name()
     );
-    note(Reason::DrainStarted, text)
+    new_event(Reason::DrainStarted, text)
 }
 
 /// The Event of a verdict. That a drain was undone shows by what comes next.
-fn ended(verdict: &Verdict) -> Option<Note> {
+fn ended(verdict: &Verdict) -> Option<NewEvent> {
     let reason = match verdict.outcome {
         Outcome::Drained | Outcome::AppGone | Outcome::Persistent => Reason::Drained,
         Outcome::Deadline => Reason::DrainDeadlineExceeded,
@@ -263,14 +263,17 @@ fn ended(verdict: &Verdict) -> Option<Note> {
         Outcome::Blind => Reason::DrainBlind,
         Outcome::Undone => return None,
     };
-    Some(note(reason, report::line(verdict, 0)))
+    Some(new_event(reason, report::line(verdict, 0)))
 }
 
 /// The Event of what follows a drain: the more important one, where there are two.
-fn over(cut: u64, serving: bool) -> Option<Note> {
+fn over(cut: u64, serving: bool) -> Option<NewEvent> {
     match (cut, serving) {
         (0, false) => None,
-        (0, true) => Some(note(Reason::Reopened, "The pod serves again".to_owned())),
+        (0, true) => Some(new_event(
+            Reason::Reopened,
+            "The pod serves again".to_owned(),
+        )),
         (cut, _) => {
             let again = if serving {
                 "; the pod serves again"
@@ -282,7 +285,7 @@ fn over(cut: u64, serving: bool) -> Option<Note> {
                 _ => format!("{cut} requests were cut off: their connections"),
             };
             let text = format!("{what} ended without an answer after the drain{again}");
-            Some(note(Reason::RequestsCut, text))
+            Some(new_event(Reason::RequestsCut, text))
         }
     }
 }

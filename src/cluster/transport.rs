@@ -1,8 +1,8 @@
 //! How requests go to the API server: each over a connection of its own, with the token and the roots that are on disk at
 //! that moment.
 //!
-//! A few calls in a pod's life are no use for a pool of connections, and a connection that hangs takes only its own call
-//! with it.
+//! A pod makes a few calls in its life, for which a pool of connections is no use; and a connection that hangs holds up
+//! only its own call.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,15 +27,15 @@ use tower_service::Service;
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gracekeeper/", env!("CARGO_PKG_VERSION")));
 
-/// What goes wrong on the way, in words.
+/// Why a request failed, in words.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends requests to one API server.
 #[derive(Debug, Clone)]
-pub struct Transport(Arc<Place>);
+pub struct Transport(Arc<ApiServer>);
 
 #[derive(Debug)]
-struct Place {
+struct ApiServer {
     host: String,
     port: u16,
     /// Where `token` and `ca.crt` are.
@@ -45,7 +45,7 @@ struct Place {
 impl Transport {
     /// To that host and port, as that service account.
     pub fn new(host: String, port: u16, service_account: PathBuf) -> Self {
-        Self(Arc::new(Place {
+        Self(Arc::new(ApiServer {
             host,
             port,
             service_account,
@@ -63,12 +63,12 @@ impl Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let place = self.0.clone();
-        Box::pin(async move { place.send(request).await })
+        let server = self.0.clone();
+        Box::pin(async move { server.send(request).await })
     }
 }
 
-impl Place {
+impl ApiServer {
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Failure> {
         let token = read(&self.service_account.join("token")).await?;
         let mut bearer = HeaderValue::try_from([b"Bearer ", token.trim_ascii()].concat())?;
@@ -79,7 +79,7 @@ impl Place {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let stream = connector.connect(name, stream).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer, or with whoever no longer wants it.
+        // It ends with the answer, or when the request is dropped.
         tokio::spawn(connection);
 
         let path = request.uri().path_and_query().cloned();

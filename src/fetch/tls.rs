@@ -1,7 +1,7 @@
 //! TLS, for pages that are there over https alone.
 //!
-//! Nobody but this pod answers on loopback, and hardly any certificate names it, so any will do there. Elsewhere it has
-//! to be valid for the host. Nothing of this is built before the first request that needs it.
+//! On loopback only this pod can answer, and few certificates name it, so any certificate is accepted there.
+//! Elsewhere it has to be valid for the host. Nothing of this is built before the first request that needs it.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 /// Where a request goes.
 #[derive(Debug, Clone)]
 pub struct Url {
-    pub(super) place: Place,
+    pub(super) endpoint: Endpoint,
     pub(super) path: PathAndQuery,
     /// What the `Host` header says.
     pub(super) authority: HeaderValue,
@@ -24,7 +24,7 @@ pub struct Url {
 
 /// What a connection is made to.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum Endpoint {
     Tcp(Host),
     Tls(Host, ServerName<'static>),
     Unix(PathBuf),
@@ -82,10 +82,10 @@ impl Url {
             Transport::Http => Self::tcp(rest, 80),
             Transport::Https => {
                 let mut url = Self::tcp(rest, 443)?;
-                if let Place::Tcp(host) = url.place {
+                if let Endpoint::Tcp(host) = url.endpoint {
                     let name = ServerName::try_from(host.name.clone())
                         .map_err(|e| format!("{:?} is no name of a host: {e}", host.name))?;
-                    url.place = Place::Tls(host, name);
+                    url.endpoint = Endpoint::Tls(host, name);
                 }
                 Ok(url)
             }
@@ -116,7 +116,7 @@ impl Url {
             secret.set_sensitive(true);
         }
         let name = host(authority.host())
-            .ok_or("its host is none; write HOST:PORT/PATH, an IPv6 address in brackets")?;
+            .ok_or("its host is not a valid name or address; write HOST:PORT/PATH, an IPv6 address in brackets")?;
         let port = match shown
             .rsplit_once(':')
             .filter(|(_, port)| !port.contains(']'))
@@ -126,7 +126,7 @@ impl Url {
                 .ok_or_else(|| format!("{port:?} is not a port; write a number from 1 to 65535"))?,
         };
         Ok(Self {
-            place: Place::Tcp(Host {
+            endpoint: Endpoint::Tcp(Host {
                 name: name.to_owned(),
                 port,
             }),
@@ -140,7 +140,7 @@ impl Url {
     }
 
     fn unix(rest: &str) -> Result<Self, String> {
-        // The first colon ends the socket's path: an HTTP path may have more of them, a socket's hardly ever has one.
+        // The first colon ends the socket's path: an HTTP path may have more of them, a socket's path rarely has one.
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
         if !socket.starts_with('/') {
             return Err(format!(
@@ -157,7 +157,7 @@ impl Url {
             format!("{socket:?} is no path of a socket: {e}; a socket's path has at most 107 bytes")
         })?;
         Ok(Self {
-            place: Place::Unix(socket.into()),
+            endpoint: Endpoint::Unix(socket.into()),
             path: (path.parse()).map_err(|e| format!("{path:?} is no path of a page: {e}"))?,
             authority: HeaderValue::from_static("localhost"),
             credentials: None,
@@ -179,9 +179,9 @@ fn host(written: &str) -> Option<&str> {
 /// Without credentials.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Unix(socket) => write!(f, "{}:{}", socket.display(), self.path),
-            Place::Tcp(_) | Place::Tls(..) => {
+        match &self.endpoint {
+            Endpoint::Unix(socket) => write!(f, "{}:{}", socket.display(), self.path),
+            Endpoint::Tcp(_) | Endpoint::Tls(..) => {
                 let authority = String::from_utf8_lossy(self.authority.as_bytes());
                 write!(f, "{authority}{}", self.path)
             }
@@ -190,12 +190,12 @@ impl fmt::Display for Url {
 }
 
 impl Host {
-    /// Whether it is this name of this machine, which asks no resolver.
+    /// Whether it is the name localhost, for which no resolver is asked.
     pub fn is_localhost(&self) -> bool {
         self.name.eq_ignore_ascii_case("localhost")
     }
 
-    /// Whether nobody but this pod can answer there.
+    /// Whether only this pod can answer there.
     pub fn is_loopback(&self) -> bool {
         self.is_localhost()
             || (self.name.parse::<IpAddr>()).is_ok_and(|ip| ip.to_canonical().is_loopback())
@@ -208,9 +208,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn host(url: &Url) -> (&str, u16) {
-        match &url.place {
-            Place::Tcp(host) | Place::Tls(host, _) => (&host.name, host.port),
-            Place::Unix(socket) => (socket.to_str().unwrap(), 0),
+        match &url.endpoint {
+            Endpoint::Tcp(host) | Endpoint::Tls(host, _) => (&host.name, host.port),
+            Endpoint::Unix(socket) => (socket.to_str().unwrap(), 0),
         }
     }
 
@@ -257,8 +257,8 @@ mod tests {
             ("ftp://x/", "\"ftp\""),
             ("http://", "HOST:PORT"),
             ("http://:80/", "HOST:PORT"),
-            ("http://127.0.[::user:pw@1]/", "its host is none"),
-            ("http://[127.0.0.1]/", "its host is none"),
+            ("http://127.0.[::user:pw@1]/", "not a valid name or address"),
+            ("http://[127.0.0.1]/", "not a valid name or address"),
             ("http://[::1/", "HOST:PORT"),
             ("http://x:99999/", "not a port"),
             ("http://x:0/", "not a port"),

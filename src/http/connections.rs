@@ -1,4 +1,5 @@
-//! The server's limits: how many connections, how long a request's head may take, and who gives way.
+//! The server's limits: how many connections, how long a request's head may take, and which connection is closed when
+//! there are too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -35,7 +36,7 @@ const HEAD_TIME: Duration = Duration::from_secs(2);
 const HEAD_SIZE: usize = 8 * 1024;
 
 /// How long answers under way have when the server stops.
-const LAST_WORDS: Duration = Duration::from_millis(400);
+const STOP_TIME: Duration = Duration::from_millis(400);
 
 /// How long to wait when the kernel has no connection to give, for want of memory or file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -81,8 +82,8 @@ impl Server {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let place = connections.enter(peer.ip());
-                        tasks.spawn(serve(stream, router.clone(), place, stopped.clone()));
+                        let slot = connections.add(peer.ip());
+                        tasks.spawn(serve(stream, router.clone(), slot, stopped.clone()));
                     }
                     Err(e) => {
                         warn!("cannot accept a connection: {e}");
@@ -94,7 +95,7 @@ impl Server {
         }
         drop(self.listener);
         let _ = stopping.send(true);
-        let _ = timeout(LAST_WORDS, async {
+        let _ = timeout(STOP_TIME, async {
             while tasks.join_next().await.is_some() {}
         })
         .await;
@@ -106,7 +107,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A port whose last connections still linger is free; one that somebody listens on is not.
+    // A port whose last connections still linger is free; one on which another process listens is not.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -120,21 +121,16 @@ fn no_ipv6(e: &io::Error) -> bool {
     e.raw_os_error() == Some(EAFNOSUPPORT) || e.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-async fn serve(
-    stream: TcpStream,
-    router: Router,
-    place: Place,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve(stream: TcpStream, router: Router, slot: Slot, mut stopped: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         let mut router = router.clone();
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(Peer(place.peer));
-        let busy = place.busy();
+        request.extensions_mut().insert(Peer(slot.peer));
+        let answering = slot.answering();
         async move {
             let response = router.call(request).await;
-            drop(busy);
+            drop(answering);
             response
         }
     });
@@ -150,136 +146,137 @@ async fn serve(
     };
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = place.leave.notified() => return,
+        () = slot.close.notified() => return,
         () = stopped => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(e) = served {
-        debug!(peer = %place.peer, "connection failed: {e}");
+        debug!(peer = %slot.peer, "connection failed: {e}");
     }
 }
 
-/// Who is connected.
+/// The open connections.
 #[derive(Debug, Default)]
-struct Connections(Mutex<Guests>);
+struct Connections(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Guests {
+struct Entries {
     /// In order of arrival.
-    seated: BTreeMap<u64, Guest>,
-    next: u64,
+    by_id: BTreeMap<u64, Entry>,
+    next_id: u64,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct Entry {
     peer: IpAddr,
-    /// A request of theirs is being answered.
+    /// A request on it is being answered.
     busy: bool,
-    leave: Arc<Notify>,
+    close: Arc<Notify>,
 }
 
 impl Connections {
-    /// Takes in a connection. Where the house is full another one leaves: whoever has waited longest without a request,
-    /// and if all have one, the last to come of the peer that has the most connections.
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Place {
-        let leave = Arc::new(Notify::new());
-        let mut guests = self.lock();
-        if guests.seated.len() >= CONNECTIONS
-            && let Some(gone) = guests
-                .dispensable()
-                .and_then(|id| guests.seated.remove(&id))
+    /// Takes in a connection. Where there are too many, another one is closed: the oldest without a request, and if all
+    /// have one, the newest of the peer that has the most connections.
+    fn add(self: &Arc<Self>, peer: IpAddr) -> Slot {
+        let close = Arc::new(Notify::new());
+        let mut entries = self.lock();
+        if entries.by_id.len() >= CONNECTIONS
+            && let Some(closed) = entries
+                .least_needed()
+                .and_then(|id| entries.by_id.remove(&id))
         {
-            gone.leave.notify_one();
+            closed.close.notify_one();
         }
-        let id = guests.next;
-        guests.next += 1;
-        guests.seated.insert(
+        let id = entries.next_id;
+        entries.next_id += 1;
+        entries.by_id.insert(
             id,
-            Guest {
+            Entry {
                 peer,
                 busy: false,
-                leave: leave.clone(),
+                close: close.clone(),
             },
         );
-        Place {
-            house: self.clone(),
+        Slot {
+            connections: self.clone(),
             id,
             peer,
-            leave,
+            close,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Guests> {
+    fn set_busy(&self, id: u64, busy: bool) {
+        if let Some(entry) = self.lock().by_id.get_mut(&id) {
+            entry.busy = busy;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Guests {
-    fn dispensable(&self) -> Option<u64> {
+impl Entries {
+    fn least_needed(&self) -> Option<u64> {
         let idle = self
-            .seated
+            .by_id
             .iter()
-            .find(|(_, guest)| !guest.busy)
+            .find(|(_, entry)| !entry.busy)
             .map(|(id, _)| *id);
         idle.or_else(|| {
-            let mut most: HashMap<IpAddr, usize> = HashMap::new();
-            for guest in self.seated.values() {
-                *most.entry(guest.peer).or_default() += 1;
+            let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+            for entry in self.by_id.values() {
+                *counts.entry(entry.peer).or_default() += 1;
             }
-            let (greedy, _) = most
+            let (most, _) = counts
                 .into_iter()
                 .max_by_key(|&(peer, count)| (count, peer))?;
-            self.seated
+            self.by_id
                 .iter()
-                .rfind(|(_, guest)| guest.peer == greedy)
+                .rfind(|(_, entry)| entry.peer == most)
                 .map(|(id, _)| *id)
         })
     }
 }
 
-/// A connection's place, given up when it is dropped.
+/// A connection among the open ones, until it is dropped.
 #[derive(Debug)]
-struct Place {
-    house: Arc<Connections>,
+struct Slot {
+    connections: Arc<Connections>,
     id: u64,
     peer: IpAddr,
-    leave: Arc<Notify>,
+    close: Arc<Notify>,
 }
 
-impl Place {
+impl Slot {
     /// Marks that a request is being answered, until the mark is dropped.
-    fn busy(&self) -> Busy {
-        mark(&self.house, self.id, true);
-        Busy {
-            house: self.house.clone(),
+    fn answering(&self) -> Answering {
+        self.connections.set_busy(self.id, true);
+        Answering {
+            connections: self.connections.clone(),
             id: self.id,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.house.lock().seated.remove(&self.id);
+        self.connections.lock().by_id.remove(&self.id);
     }
 }
 
+/// The mark that a request is being answered.
 #[derive(Debug)]
-struct Busy {
-    house: Arc<Connections>,
+struct Answering {
+    connections: Arc<Connections>,
     id: u64,
 }
 
-impl Drop for Busy {
+impl Drop for Answering {
     fn drop(&mut self) {
-        mark(&self.house, self.id, false);
-    }
-}
-
-fn mark(house: &Connections, id: u64, busy: bool) {
-    if let Some(guest) = house.lock().seated.get_mut(&id) {
-        guest.busy = busy;
+        self.connections.set_busy(self.id, false);
     }
 }
 
@@ -291,50 +288,56 @@ mod tests {
         Ipv4Addr::new(10, 0, 0, last).into()
     }
 
-    fn seated(house: &Connections) -> Vec<u64> {
-        house.lock().seated.keys().copied().collect()
+    fn ids(connections: &Connections) -> Vec<u64> {
+        connections.lock().by_id.keys().copied().collect()
     }
 
     #[test]
-    fn the_longest_idle_leaves_a_full_house_and_never_a_hook() {
-        let house = Arc::new(Connections::default());
-        let places: Vec<Place> = (0..CONNECTIONS).map(|_| house.enter(address(1))).collect();
-        let _hook = places[0].busy();
-        let _probe = house.enter(address(2));
-        let now = seated(&house);
+    fn of_too_many_connections_the_oldest_idle_one_is_closed_and_never_a_hook() {
+        let connections = Arc::new(Connections::default());
+        let slots: Vec<Slot> = (0..CONNECTIONS)
+            .map(|_| connections.add(address(1)))
+            .collect();
+        let _hook = slots[0].answering();
+        let _probe = connections.add(address(2));
+        let now = ids(&connections);
         assert_eq!(now.len(), CONNECTIONS);
         assert!(
             now.contains(&0) && !now.contains(&1),
-            "the hook stays, the oldest idle one leaves"
+            "the hook stays, the oldest idle one is closed"
         );
     }
 
     #[tokio::test]
-    async fn who_leaves_is_told_and_who_has_left_takes_no_place() {
+    async fn a_connection_that_has_to_go_is_closed_and_one_that_is_gone_takes_no_room() {
         assert_eq!(CONNECTIONS, 256, "the documented limit");
-        let house = Arc::new(Connections::default());
-        let mut places: Vec<Place> = (0..CONNECTIONS).map(|_| house.enter(address(1))).collect();
-        drop(places.remove(10));
-        assert_eq!(seated(&house).len(), CONNECTIONS - 1);
-        let _last = house.enter(address(2));
-        assert!(seated(&house).contains(&0), "there was a place");
-        drop(places[0].busy()); // Answered, and idle again.
-        let _one_more = house.enter(address(2));
-        assert!(!seated(&house).contains(&0));
-        let told = timeout(Duration::from_secs(60), places[0].leave.notified());
-        assert!(told.await.is_ok());
+        let connections = Arc::new(Connections::default());
+        let mut slots: Vec<Slot> = (0..CONNECTIONS)
+            .map(|_| connections.add(address(1)))
+            .collect();
+        drop(slots.remove(10));
+        assert_eq!(ids(&connections).len(), CONNECTIONS - 1);
+        let _last = connections.add(address(2));
+        assert!(ids(&connections).contains(&0), "there was room");
+        drop(slots[0].answering()); // Answered, and idle again.
+        let _one_more = connections.add(address(2));
+        assert!(!ids(&connections).contains(&0));
+        let closed = timeout(Duration::from_secs(60), slots[0].close.notified());
+        assert!(closed.await.is_ok());
     }
 
     #[test]
-    fn a_house_full_of_requests_turns_out_the_greediest_peer() {
-        let house = Arc::new(Connections::default());
-        let kubelet = house.enter(address(9));
-        let _hook = kubelet.busy();
-        let places: Vec<Place> = (1..CONNECTIONS).map(|_| house.enter(address(1))).collect();
-        let _requests: Vec<Busy> = places.iter().map(Place::busy).collect();
-        let _probe = house.enter(address(9));
-        let now = seated(&house);
-        assert!(now.contains(&kubelet.id) && !now.contains(&places[CONNECTIONS - 2].id));
+    fn where_all_have_requests_the_peer_with_the_most_connections_loses_one() {
+        let connections = Arc::new(Connections::default());
+        let kubelet = connections.add(address(9));
+        let _hook = kubelet.answering();
+        let slots: Vec<Slot> = (1..CONNECTIONS)
+            .map(|_| connections.add(address(1)))
+            .collect();
+        let _requests: Vec<Answering> = slots.iter().map(Slot::answering).collect();
+        let _probe = connections.add(address(9));
+        let now = ids(&connections);
+        assert!(now.contains(&kubelet.id) && !now.contains(&slots[CONNECTIONS - 2].id));
     }
 
     #[tokio::test]

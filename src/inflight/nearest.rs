@@ -1,10 +1,10 @@
-//! What a page has that looks like what a selector asks for in vain: the remedy of a wrong name or label.
+//! The series of a page that are most like what a selector names and the page lacks: the remedy of a wrong name or label.
 
 use std::fmt::Write as _;
 
 use super::exposition::Sample;
 
-/// How many names are told.
+/// How many names the message has.
 const MOST: usize = 3;
 
 /// Names less alike than this are no help.
@@ -52,8 +52,8 @@ impl<'w> Nearest<'w> {
         }
     }
 
-    /// What to tell, if anything helps.
-    pub fn told(self) -> Option<String> {
+    /// The message, if anything on the page is alike.
+    pub fn message(self) -> Option<String> {
         if let Some(series) = self.unmatched {
             return Some(format!("it has {series}, which the matchers leave out"));
         }
@@ -81,7 +81,7 @@ fn written(sample: &Sample<'_>) -> String {
 mod tests {
     use super::*;
 
-    fn told(wanted: &str, page: &[(&str, &[(&str, &str)])]) -> Option<String> {
+    fn message(wanted: &str, page: &[(&str, &[(&str, &str)])]) -> Option<String> {
         let mut nearest = Nearest::new(vec![wanted]);
         for (name, labels) in page {
             let labels: Vec<_> = (labels.iter())
@@ -93,11 +93,11 @@ mod tests {
                 value: 1.0,
             });
         }
-        nearest.told()
+        nearest.message()
     }
 
     #[test]
-    fn the_nearest_names_are_told_the_nearest_first() {
+    fn the_nearest_names_are_given_the_nearest_first() {
         let page: Vec<(&str, &[(&str, &str)])> = [
             "process_cpu_seconds_total",
             "http_requests_total",
@@ -108,19 +108,19 @@ mod tests {
         ]
         .map(|name| (name, &[][..]))
         .into();
-        let told = told("http_requests_inprogress", &page).unwrap();
+        let message = message("http_requests_inprogress", &page).unwrap();
         assert!(
-            told.starts_with("it has http_requests_in_progress, "),
-            "{told}"
+            message.starts_with("it has http_requests_in_progress, "),
+            "{message}"
         );
-        assert_eq!(told.matches(", ").count(), 2, "{told}");
-        assert!(!told.contains("process"), "{told}");
+        assert_eq!(message.matches(", ").count(), 2, "{message}");
+        assert!(!message.contains("process"), "{message}");
     }
 
     #[test]
     fn a_series_that_the_matchers_leave_out_is_shown() {
         assert_eq!(
-            told(
+            message(
                 "busy",
                 &[
                     ("busier", &[]),
@@ -133,9 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_alike_nothing_is_told() {
+    fn where_nothing_is_alike_there_is_no_message() {
         assert_eq!(
-            told(
+            message(
                 "http_requests_inprogress",
                 &[("up", &[]), ("go_goroutines", &[])]
             ),

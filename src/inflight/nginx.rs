@@ -22,7 +22,7 @@ pub const LONGEST: usize = 1024;
 pub fn parse(page: &[u8]) -> Result<f64, Error> {
     let page = std::str::from_utf8(page).map_err(|_| malformed("it is not UTF-8"))?;
     if !page.ends_with('\n') {
-        // A page that does not even begin as nginx's was hardly cut off.
+        // A page that does not begin as nginx's is another page, and not one that is cut off.
         return Err(
             match page.is_empty() || page.starts_with("Active connections:") {
                 true => Error::CutOff("its last line has no line end"),

@@ -67,7 +67,7 @@ impl Page {
                 let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
                 let headers = exchange.answer.headers();
                 let open_metrics = is_open_metrics(&exchange);
-                // Else the page ends where the connection does, and nobody knows whether the server meant it to.
+                // Else the page ends where the connection does, which may be too early.
                 let length_told = [CONTENT_LENGTH, TRANSFER_ENCODING]
                     .iter()
                     .any(|header| headers.contains_key(header));
@@ -116,7 +116,7 @@ impl Page {
             scanner.feed(&piece, &mut |sample| nearest.take(&sample))
         })
         .await?;
-        Ok(nearest.told())
+        Ok(nearest.message())
     }
 }
 

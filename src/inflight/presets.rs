@@ -9,18 +9,18 @@ pub struct Preset {
     /// The scheme to write.
     pub name: &'static str,
     kind: &'static str,
-    /// Where the page is unless the user says so; none where there is no custom.
+    /// The port and path of the page unless the user writes others; none where the software has no usual port.
     port: Option<u16>,
     path: &'static str,
     /// What follows the `#`; empty where nothing does.
     selector: &'static str,
-    /// What the software has to be told to have the page, for the user to know.
+    /// What the software needs to serve the page: shown to the user.
     pub needs: &'static str,
 }
 
 /// Every preset.
 ///
-/// Where a request for the page counts itself and can be told apart by a label, it is subtracted by that label, so that
+/// Where a request for the page counts itself and has a label of its own, it is subtracted by that label, so that
 /// a page without any other series reads 0 and a page without the metric is unknown; else it is subtracted as the one it is.
 pub const ALL: &[Preset] = &[
     // prometheus-fastapi-instrumentator 8.1: middleware.py, `http_requests_inprogress`; counts to the end of a stream.
@@ -278,7 +278,7 @@ impl Preset {
             (false, Some(port)) => format!(":{port}"),
             (false, None) => {
                 return Err(format!(
-                    "it has no port, and {0} has none by custom; write {0}://127.0.0.1:PORT",
+                    "it has no port, and {0} has no usual one; write {0}://127.0.0.1:PORT",
                     self.name
                 ));
             }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_completed_with_what_is_customary() {
+    fn an_address_is_completed_with_the_usual_port_and_path() {
         let expand = |name: &str, address: &str| Preset::named(name).unwrap().expand(address);
         let vllm = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)";
         for (address, expected) in [

@@ -20,11 +20,11 @@ pub struct Selector {
 #[derive(Debug, Clone)]
 struct Condition {
     label: String,
-    is: Is,
+    test: Test,
 }
 
 #[derive(Debug, Clone)]
-enum Is {
+enum Test {
     Equal(String),
     NotEqual(String),
     Match(Regex),
@@ -40,7 +40,7 @@ impl Selector {
         let mut conditions: Vec<Condition> = (parsed.name.into_iter())
             .map(|name| Condition {
                 label: NAME.to_owned(),
-                is: Is::Equal(name),
+                test: Test::Equal(name),
             })
             .collect();
         for matcher in parsed.matchers.matchers {
@@ -48,9 +48,9 @@ impl Selector {
         }
         let mut names = None;
         for condition in conditions.iter().filter(|c| c.label == NAME) {
-            match &condition.is {
-                Is::Equal(name) => names = Some(vec![name.clone()]),
-                Is::Match(regex) if names.is_none() => names = alternatives(regex),
+            match &condition.test {
+                Test::Equal(name) => names = Some(vec![name.clone()]),
+                Test::Match(regex) if names.is_none() => names = alternatives(regex),
                 _ => {}
             }
         }
@@ -67,15 +67,15 @@ impl Selector {
 
 impl Condition {
     fn new(matcher: Matcher) -> Result<Self, String> {
-        let is = match matcher.op {
-            MatchOp::Equal => Is::Equal(matcher.value),
-            MatchOp::NotEqual => Is::NotEqual(matcher.value),
-            MatchOp::Re(regex) => Is::Match(anchored(&matcher.value, &regex)?),
-            MatchOp::NotRe(regex) => Is::NoMatch(anchored(&matcher.value, &regex)?),
+        let test = match matcher.op {
+            MatchOp::Equal => Test::Equal(matcher.value),
+            MatchOp::NotEqual => Test::NotEqual(matcher.value),
+            MatchOp::Re(regex) => Test::Match(anchored(&matcher.value, &regex)?),
+            MatchOp::NotRe(regex) => Test::NoMatch(anchored(&matcher.value, &regex)?),
         };
         Ok(Self {
             label: matcher.name,
-            is,
+            test,
         })
     }
 
@@ -88,11 +88,11 @@ impl Condition {
                 .find(|(label, _)| *label == self.label)
                 .map_or("", |(_, value)| value)
         };
-        match &self.is {
-            Is::Equal(wanted) => value == wanted,
-            Is::NotEqual(unwanted) => value != unwanted,
-            Is::Match(regex) => regex.is_match(value),
-            Is::NoMatch(regex) => !regex.is_match(value),
+        match &self.test {
+            Test::Equal(wanted) => value == wanted,
+            Test::NotEqual(unwanted) => value != unwanted,
+            Test::Match(regex) => regex.is_match(value),
+            Test::NoMatch(regex) => !regex.is_match(value),
         }
     }
 }

@@ -169,7 +169,7 @@ fn series_are_combined_by_their_labels() {
 }
 
 #[test]
-fn numbers_are_reckoned_with() {
+fn arithmetic_with_numbers() {
     for (query, wanted) in [
         ("7", 7.0),
         ("-7", -7.0),
@@ -510,14 +510,14 @@ fn memory_is_bounded_by_what_matches_and_that_is_bounded() {
                 value: 1.0,
             });
             let kept: usize = evaluation
-                .found
+                .matches
                 .iter()
                 .map(|found| found.series.len())
                 .sum();
             assert!(
                 kept <= MOST_SERIES && evaluation.memory <= MOST_MEMORY + 2 * label.len() + 256
             );
-            assert!(kept == 0 || query.wants[0].total.is_none());
+            assert!(kept == 0 || query.selections[0].total.is_none());
         }
         evaluation.finish()
     };
@@ -613,11 +613,11 @@ proptest! {
     fn what_the_parser_takes_the_tokens_take(text in nearly()) {
         let reviewed = Tokens::of(&text).map(Tokens::review);
         // What is refused never gets to the parser, and had better not: "a offset inf" makes it panic.
-        if !matches!(reviewed, Ok(Err(Objection::Refused(_)))) && parser::parse(&text).is_ok() {
+        if !matches!(reviewed, Ok(Err(SyntaxError::Unsupported(_)))) && parser::parse(&text).is_ok() {
             prop_assert!(matches!(reviewed, Ok(Ok(()))), "{reviewed:?}");
         }
         if let Err(refusal) = Query::parse(&text) {
-            prop_assert_ne!(refusal, unsupported());
+            prop_assert_ne!(refusal, node::unsupported());
         }
     }
 }

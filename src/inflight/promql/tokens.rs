@@ -8,12 +8,12 @@ use lrpar::{Lexeme as _, Lexer as _};
 use promql_parser::parser::lexer;
 use promql_parser::parser::token::*;
 
+use super::function::{Function, of_time};
 use super::vector::{Aggregation, Operator, SetOperator};
-use super::{Function, of_time};
 
 /// Far more than an expression for a count needs, and far less than what could exhaust the stack.
 const MOST_TOKENS: usize = 1000;
-/// Likewise, in bytes.
+/// The same, in bytes.
 const LONGEST: usize = 4096;
 
 const NO_OTHER_MOMENT: &str = "one scrape knows no other moment";
@@ -37,11 +37,11 @@ pub struct Tokens<'t> {
     open: Vec<bool>,
 }
 
-/// What stands in the way.
+/// Why an expression is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Objection {
+pub enum SyntaxError {
     /// It is not supported here, in words.
-    Refused(String),
+    Unsupported(String),
     /// No expression goes on like this, in words.
     Unexpected(String),
 }
@@ -64,7 +64,7 @@ impl<'t> Tokens<'t> {
                 })
                 .collect(),
             Err(wrong) => {
-                let column = column(text, spoilt_at(text, &wrong));
+                let column = column(text, invalid_from(text, &wrong));
                 return Err(format!("{wrong} at column {column}"));
             }
         };
@@ -83,7 +83,7 @@ impl<'t> Tokens<'t> {
     ///
     /// # Errors
     /// When there is one.
-    pub fn review(mut self) -> Result<(), Objection> {
+    pub fn review(mut self) -> Result<(), SyntaxError> {
         // Whether an operand comes next; an operator or the end does otherwise.
         let mut operand = true;
         while let Some(id) = self.id(0) {
@@ -98,15 +98,15 @@ impl<'t> Tokens<'t> {
                 (T_ADD | T_SUB, true) => self.pass(true),
                 (T_NUMBER, true) => self.pass(false),
                 (T_LEFT_BRACE, true) => self.matchers()?,
-                (T_STRING, true) => return Err(self.refuse(0, "a text is not a count")),
-                (T_DURATION, true) => return Err(self.refuse(0, "a duration is not a count")),
+                (T_STRING, true) => return Err(self.unsupported(0, "a text is not a count")),
+                (T_DURATION, true) => return Err(self.unsupported(0, "a duration is not a count")),
                 (T_LEFT_BRACKET, false) => {
                     let wrong = format!("a range of time; {NO_OTHER_MOMENT}");
-                    return Err(self.refuse(0, &wrong));
+                    return Err(self.unsupported(0, &wrong));
                 }
                 (T_AT | T_OFFSET, false) => {
                     let wrong = format!("another time than now; {NO_OTHER_MOMENT}");
-                    return Err(self.refuse(0, &wrong));
+                    return Err(self.unsupported(0, &wrong));
                 }
                 (T_BY | T_WITHOUT, false) => self.list(false)?,
                 (_, false) if TokenType::new(id).is_operator() => self.operator(id)?,
@@ -121,12 +121,12 @@ impl<'t> Tokens<'t> {
     }
 
     /// A metric, a function or an aggregation, as far as its opening parenthesis.
-    fn word(&mut self, id: TokenId) -> Result<bool, Objection> {
+    fn word(&mut self, id: TokenId) -> Result<bool, SyntaxError> {
         let called = self.id(1) == Some(T_LEFT_PAREN);
         let grouped = matches!(self.id(1), Some(T_BY | T_WITHOUT));
         if TokenType::new(id).is_aggregator() && (called || grouped) {
             if aggregation(id).is_none() {
-                return Err(self.refuse(
+                return Err(self.unsupported(
                     0,
                     "an aggregation that is not supported; there are sum, min, max, avg and count",
                 ));
@@ -152,7 +152,7 @@ impl<'t> Tokens<'t> {
                         Function::NAMES.join(", ")
                     ),
                 };
-                return Err(Objection::Refused(format!(
+                return Err(SyntaxError::Unsupported(format!(
                     "{name}(...) at column {column}: {wrong}"
                 )));
             }
@@ -167,12 +167,14 @@ impl<'t> Tokens<'t> {
     }
 
     /// What stands between braces.
-    fn matchers(&mut self) -> Result<bool, Objection> {
+    fn matchers(&mut self) -> Result<bool, SyntaxError> {
         while let Some(id) = self.id(0) {
             match id {
                 T_RIGHT_BRACE => return Ok(self.pass(false)),
                 T_LOR => {
-                    return Err(self.refuse(0, "a choice between matchers, which is not supported"));
+                    return Err(
+                        self.unsupported(0, "a choice between matchers, which is not supported")
+                    );
                 }
                 T_EOF => break,
                 _ => self.pass(false),
@@ -182,32 +184,32 @@ impl<'t> Tokens<'t> {
     }
 
     /// An operator between two operands, and how to match them.
-    fn operator(&mut self, id: TokenId) -> Result<bool, Objection> {
+    fn operator(&mut self, id: TokenId) -> Result<bool, SyntaxError> {
         if TokenType::new(id).is_comparison_operator() {
-            return Err(self.refuse(0, "comparisons are not supported"));
+            return Err(self.unsupported(0, "comparisons are not supported"));
         }
         if operator(id).is_none() && set_operator(id).is_none() {
             let wrong = "an operator that is not supported; there are + - * / and or unless";
-            return Err(self.refuse(0, wrong));
+            return Err(self.unsupported(0, wrong));
         }
         self.pass(true);
         if let Some(T_ON | T_IGNORING) = self.id(0) {
             self.list(true)?;
         }
         match self.id(0) {
-            Some(T_GROUP_LEFT | T_GROUP_RIGHT) => Err(self.refuse(
+            Some(T_GROUP_LEFT | T_GROUP_RIGHT) => Err(self.unsupported(
                 0,
                 "matching several series to one is not supported; aggregate them first",
             )),
             Some(T_FILL | T_FILL_LEFT | T_FILL_RIGHT) => {
-                Err(self.refuse(0, "filling in for missing series is not supported"))
+                Err(self.unsupported(0, "filling in for missing series is not supported"))
             }
             _ => Ok(true),
         }
     }
 
     /// A word and the list of labels in parentheses after it.
-    fn list(&mut self, operand: bool) -> Result<bool, Objection> {
+    fn list(&mut self, operand: bool) -> Result<bool, SyntaxError> {
         self.pass(operand);
         if self.id(0) != Some(T_LEFT_PAREN) {
             return Err(self.unexpected());
@@ -270,14 +272,14 @@ impl<'t> Tokens<'t> {
         column(self.text, token.map_or(self.text.len(), |t| t.start))
     }
 
-    fn refuse(&self, ahead: usize, why: &str) -> Objection {
+    fn unsupported(&self, ahead: usize, why: &str) -> SyntaxError {
         let (text, column) = (self.text(ahead), self.column(ahead));
-        Objection::Refused(format!("{text} at column {column}: {why}"))
+        SyntaxError::Unsupported(format!("{text} at column {column}: {why}"))
     }
 
-    fn unexpected(&self) -> Objection {
+    fn unexpected(&self) -> SyntaxError {
         let column = self.column(0);
-        Objection::Unexpected(match self.text(0) {
+        SyntaxError::Unexpected(match self.text(0) {
             "" => format!("it ends too early, at column {column}"),
             text => format!("unexpected {text} at column {column}"),
         })
@@ -317,20 +319,20 @@ pub fn set_operator(id: TokenId) -> Option<SetOperator> {
     }
 }
 
-/// Where the text stops being one that has only this to be said against it: its longer beginnings all have.
-fn spoilt_at(text: &str, wrong: &str) -> usize {
+/// Where the text becomes invalid in this way: every beginning of it that is longer is invalid too.
+fn invalid_from(text: &str, wrong: &str) -> usize {
     let ends = text
         .char_indices()
         .rev()
         .map(|(start, c)| (start, start + c.len_utf8()));
-    let mut spoilt = text.len();
+    let mut invalid = text.len();
     for (start, end) in ends {
         match lexer(&text[..end]) {
-            Err(e) if e == wrong => spoilt = start,
+            Err(e) if e == wrong => invalid = start,
             _ => break,
         }
     }
-    spoilt
+    invalid
 }
 
 /// Counted from one, in characters.

@@ -1,4 +1,4 @@
-//! What expressions reckon with: series, and what Prometheus does to them.
+//! The values of expressions: series, and the operations of Prometheus on them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

@@ -1,0 +1,267 @@
+//! Where a count is read, as the user writes it, and one read of it.
+
+use std::fmt;
+
+use tokio::time::timeout;
+
+use super::page::Page;
+use super::presets::Preset;
+use super::sockets::{Rule, Table};
+use super::{Error, ReadContext, port};
+use crate::fetch;
+
+/// Where a count is read.
+#[derive(Debug)]
+pub struct Source {
+    /// As the user wrote it, credentials left out.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+/// What is read there.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Page(Box<Page>),
+    /// The connections of a port; all of them, or those that are busy.
+    Sockets {
+        table: Table,
+        busy: bool,
+    },
+}
+
+impl Source {
+    /// The busy connections of a port.
+    pub(super) fn busy(port: u16) -> Self {
+        Self {
+            name: format!("tcp-busy://:{port}"),
+            kind: Kind::Sockets {
+                table: Table::new([port]),
+                busy: true,
+            },
+        }
+    }
+
+    /// Parses `KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR`, `tcp://:PORT`, `tcp-busy://:PORT` or a preset.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (address, selector) = match text.split_once('#') {
+            Some((address, selector)) => (address, Some(selector)),
+            None => (text, None),
+        };
+        let (scheme, rest) = address.split_once("://").ok_or(
+            "it has no scheme; write KIND+TRANSPORT://HOST:PORT/PATH#SELECTOR, such as \
+             prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress",
+        )?;
+        let kind = match (scheme, Preset::named(scheme)) {
+            ("tcp" | "tcp-busy", _) => {
+                let form = || format!("write {scheme}://:8000 with your app's port");
+                let number = (rest.strip_prefix(':'))
+                    .filter(|_| selector.is_none())
+                    .ok_or_else(form)?;
+                Kind::Sockets {
+                    table: Table::new([port(number)?]),
+                    busy: scheme == "tcp-busy",
+                }
+            }
+            (_, Some(_)) if selector.is_some() => {
+                return Err(format!(
+                    "{scheme} is a preset and has its selector; leave out the # and what follows, or write the source out"
+                ));
+            }
+            (_, Some(preset)) => {
+                return Self::parse(&preset.expand(rest)?).map(|source| source.named(text));
+            }
+            (_, None) => Kind::Page(Box::new(Page::parse(scheme, rest, selector)?)),
+        };
+        Ok(Self {
+            name: without_credentials(text),
+            kind,
+        })
+    }
+
+    fn named(mut self, text: &str) -> Self {
+        self.name = without_credentials(text);
+        self
+    }
+
+    /// The ports whose connections it reads.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        let table = match &self.kind {
+            Kind::Page(_) => None,
+            Kind::Sockets { table, .. } => Some(table),
+        };
+        table.into_iter().flat_map(Table::ports)
+    }
+
+    /// Reads the count once.
+    ///
+    /// # Errors
+    /// When there is no count: see [`Error`].
+    pub async fn read(&self, context: &ReadContext) -> Result<f64, Error> {
+        let read = async {
+            match &self.kind {
+                Kind::Page(page) => page.read(&context.client).await,
+                Kind::Sockets { table, busy } => {
+                    let rule = match busy {
+                        false => Rule::Open,
+                        true => Rule::Busy {
+                            quiet_period: context.quiet_period,
+                            max_quiet: context.max_quiet,
+                        },
+                    };
+                    let ours = |peer| context.client.own_sockets().contains(peer);
+                    match table.count(rule, ours).await? {
+                        (0, false) => Err(Error::Http(fetch::Error::Refused)),
+                        (count, _) => Ok(count as f64),
+                    }
+                }
+            }
+        };
+        match timeout(context.read_timeout, read).await {
+            Ok(read) => read.and_then(count),
+            Err(_) => Err(Error::Http(fetch::Error::Timeout(context.read_timeout))),
+        }
+    }
+}
+
+/// As the user wrote it, credentials left out.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A source's text without what stands before an `@` in its authority.
+pub(super) fn without_credentials(text: &str) -> String {
+    let shown = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let end = rest.find(['/', '#', '?']).unwrap_or(rest.len());
+        let (_, host) = rest[..end].rsplit_once('@')?;
+        Some(format!("{scheme}://{host}{}", &rest[end..]))
+    };
+    shown().unwrap_or_else(|| text.to_owned())
+}
+
+/// A number, if it can be a count.
+pub(super) fn count(value: f64) -> Result<f64, Error> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(value + 0.0) // -0 would be shown as -0.
+    } else {
+        Err(Error::NoCount(value.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::presets;
+    use super::*;
+
+    #[test]
+    fn a_source_is_read_as_written() {
+        let source =
+            Source::parse("prometheus+http://me:pw@127.0.0.1:8000/metrics#m{a=\"#%20\"}").unwrap();
+        assert_eq!(
+            source.name,
+            "prometheus+http://127.0.0.1:8000/metrics#m{a=\"#%20\"}"
+        );
+        let Kind::Page(page) = source.kind else {
+            panic!("not a page");
+        };
+        assert_eq!(page.url.to_string(), "127.0.0.1:8000/metrics");
+    }
+
+    #[test]
+    fn every_kind_goes_over_every_transport() {
+        for (kind, selector) in [
+            ("prometheus", "#m"),
+            ("json", "#/a"),
+            ("json", "#"),
+            ("text", ""),
+            ("nginx", ""),
+        ] {
+            for rest in ["http://h:1/x", "https://h:1/x", "unix:///run/h.sock:/x"] {
+                let text = format!("{kind}+{rest}{selector}");
+                assert_eq!(Source::parse(&text).unwrap().name, text);
+            }
+        }
+    }
+
+    #[test]
+    fn every_preset_is_a_source_and_keeps_the_name_it_was_given() {
+        for preset in presets::ALL {
+            let text = format!("{}://me:pw@127.0.0.1:81", preset.name);
+            let source = Source::parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(source.name, format!("{}://127.0.0.1:81", preset.name));
+            assert!(Source::parse(&preset.shown().replace("PORT", "81")).is_ok());
+        }
+    }
+
+    #[test]
+    fn credentials_are_never_shown() {
+        for (text, shown) in [
+            ("x+http://u:p@h/a", "x+http://h/a"),
+            ("x+http://u:p@h#a@b", "x+http://h#a@b"),
+            ("x+http://h/a@b", "x+http://h/a@b"),
+            ("rubbish", "rubbish"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_wrong_source_is_refused_with_a_remedy() {
+        for (text, part) in [
+            ("127.0.0.1:8000", "no scheme"),
+            ("gopher://x/#m", "\"gopher\""),
+            ("gopher+http://x/#m", "\"gopher\""),
+            ("tcp://8000", "tcp://:8000"),
+            ("tcp-busy://:http", "\"http\" is not a port"),
+            ("tcp-busy://:8000#m", "tcp-busy://:8000"),
+            ("vllm://127.0.0.1#m", "preset"),
+            ("go-grpc://127.0.0.1", "go-grpc://127.0.0.1:PORT"),
+            ("http://127.0.0.1:8000/metrics#m", "prometheus+http://"),
+            ("json://127.0.0.1:8000/stats#/x", "json+https://"),
+            ("json+://127.0.0.1:8000/stats#/x", "json+https://"),
+            (
+                "json+gopher://127.0.0.1:8000/stats#/x",
+                "\"gopher\" is not a transport",
+            ),
+            ("json+http://127.0.0.1:8000/stats", "no selector"),
+            ("json+http://127.0.0.1:8000/stats#busy", "write #/busy"),
+            ("json+http://127.0.0.1:8000/stats#/~2", "~0 for ~"),
+            (
+                "json+unix://run/app.sock:/stats#/x",
+                "does not begin with /",
+            ),
+            ("text+http://127.0.0.1:8000/inflight#x", "takes no selector"),
+            (
+                "nginx+http://127.0.0.1:8000/stub_status#",
+                "takes no selector",
+            ),
+            ("prometheus+http://127.0.0.1:8000/metrics", "no selector"),
+            (
+                "prometheus+http://127.0.0.1:8000/metrics#",
+                "in the selector",
+            ),
+            (
+                "prometheus+http://127.0.0.1:8000/metrics#rate(m[5m])",
+                "a function",
+            ),
+            ("prometheus+http://:8000/metrics#m", "host"),
+        ] {
+            let refusal = Source::parse(text).unwrap_err();
+            assert!(refusal.contains(part), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn only_finite_numbers_from_zero_up_are_counts() {
+        assert_eq!(count(0.0).unwrap(), 0.0);
+        assert_eq!(count(1.5).unwrap(), 1.5);
+        for value in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(count(value).unwrap_err().kind(), "no-count");
+        }
+    }
+}
