@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the documentation: links and anchors, what each page begins with, the tables of flags and values, YAML, and that
-every message of the source is on its page.
+"""Checks the documentation: links and anchors, what each page begins with, the tables of flags and values, YAML, that each
+file of the source has its place in the architecture, and that each message of the source is explained.
 
 What is a whole manifest is left in target/docs/objects.json for tests/chart/types.rs, which reads it with Kubernetes' types."""
 
@@ -288,12 +288,16 @@ def main():
     help_text = (ROOT / "tests/binary/help.txt").read_text()
     check("docs/configuration.md", flags(texts[ROOT / "docs/configuration.md"], help_text, values))
 
-    said = set()
+    said, placed = set(), set(links(texts[ROOT / "docs/architecture.md"]))
     sources = sorted((ROOT / "src").rglob("*.rs"))
     tests = {file for source in sources for file in test_files(source)}
     for file in sources:
         name, source = str(file.relative_to(ROOT)), file.read_bytes()
-        if name in OTHER_FILES or file in tests:
+        if file in tests:
+            continue
+        if f"../{name}" not in placed:
+            check("docs/architecture.md", [f"no link to {name}"])
+        if name in OTHER_FILES:
             continue
         said |= {message for _, message in messages(source)}
         check(name, unexplained(source, troubleshooting))
