@@ -1,13 +1,14 @@
 # make demo       shows the main job at work
 # make test       sets up what the tests need and runs them all
 # make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
+# make pages      checks the documentation: links, tables, the messages of the source, manifests
 # make check      everything CI checks
 # make bench      measures, and prints tables
 # make fuzz       runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 # make e2e        restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
 # make image      builds the image with cargo and Debian's buildah, without a registry
 # make manifests  renders the plain manifests in deploy/ from the chart
-.PHONY: demo test chart check bench fuzz e2e image manifests setup fmt clippy docs
+.PHONY: demo test chart pages check bench fuzz e2e image manifests setup fmt clippy docs
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
@@ -29,7 +30,11 @@ chart: setup
 	cargo test --locked --test chart
 	$(PYTHON) tests/chart/alerts.py target/debug/gracekeeper
 
-check: fmt clippy docs test chart
+pages: setup
+	$(PYTHON) tests/docs/docs.py
+	OBJECTS=target/docs/objects.json cargo test --locked --test chart
+
+check: fmt clippy docs test chart pages
 
 bench:
 	cargo bench --locked

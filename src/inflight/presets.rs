@@ -327,18 +327,18 @@ pub fn list() -> String {
 mod tests {
     use super::*;
 
-    /// `UPDATE=1 cargo test the_readme_lists` writes the table anew.
+    /// `UPDATE=1 cargo test lists_every_preset` writes the table anew.
     #[test]
-    fn the_readme_lists_every_preset() {
+    fn the_page_of_sources_lists_every_preset() {
         const ENDS: [&str; 2] = ["<!-- presets -->\n", "<!-- /presets -->"];
         let mut table = "| preset | stands for | needs |\n| --- | --- | --- |\n".to_owned();
         for preset in ALL {
             let shown = preset.shown().replace('|', "\\|");
             table += &format!("| `{}://` | `{shown}` | {} |\n", preset.name, preset.needs);
         }
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-        let readme = std::fs::read_to_string(path).unwrap();
-        let (before, rest) = readme.split_once(ENDS[0]).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sources.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once(ENDS[0]).unwrap();
         let (there, after) = rest.split_once(ENDS[1]).unwrap();
         if std::env::var_os("UPDATE").is_some() {
             let updated = [before, ENDS[0], &table, ENDS[1], after].concat();

@@ -254,7 +254,7 @@ fn http2_with_a_connection_for_each_request() {
     });
 }
 
-// What the README says cannot be seen, so that it stays true.
+// What docs/sources.md says cannot be seen, so that it stays true.
 
 #[test]
 fn a_silent_http2_request_is_hidden_by_a_later_one_on_its_connection() {

@@ -158,14 +158,14 @@ fn envoy() {
 }
 
 #[test]
-fn the_readme_shows_the_very_lines_that_these_apps_have() {
+fn the_page_on_telling_the_app_shows_the_very_lines_that_these_apps_have() {
     let trimmed = |text: &str| {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         format!("\n{}\n", lines.join("\n"))
     };
-    let readme = std::fs::read_to_string(folder("README.md")).unwrap();
+    let page = std::fs::read_to_string(folder("docs/telling-the-app.md")).unwrap();
     let mut files = Vec::new();
-    for shown in readme.split("<!-- lines of ").skip(1) {
+    for shown in page.split("<!-- lines of ").skip(1) {
         let (file, rest) = shown.split_once(" -->\n").unwrap();
         let block = rest.split("```").nth(1).unwrap();
         let (_, lines) = block.split_once('\n').unwrap();

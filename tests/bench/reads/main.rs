@@ -1,4 +1,5 @@
-//! What a read of a source costs: scanning a metrics page, and going through the socket table.
+//! What a read of a source costs: scanning a metrics page, and going through the socket table; and the memory of a sidecar
+//! that does the latter.
 //!
 //! Nothing here passes or fails: it prints. The targets are in the heads of the two files.
 
@@ -6,6 +7,7 @@
 
 mod memory;
 mod pages;
+mod sidecar;
 mod sockets;
 
 use std::time::Duration;
@@ -28,6 +30,7 @@ fn main() {
     pages::bench(&mut criterion);
     sockets::bench(&mut criterion);
     criterion.final_summary();
+    sidecar::bench();
 }
 
 /// A group whose rounds are all of the same length, as befits slow ones.

@@ -49,10 +49,10 @@ pub fn bench(criterion: &mut Criterion) {
 }
 
 /// Connections on one port, held by as many processes as their limits ask for.
-struct Crowd(Vec<(Child, ChildStdin)>);
+pub struct Crowd(Vec<(Child, ChildStdin)>);
 
 impl Crowd {
-    fn gather(port: u16, connections: usize) -> Self {
+    pub fn gather(port: u16, connections: usize) -> Self {
         // Both ends of each, and what else a process has open.
         let most = (file_limit() - 50) / 2;
         let starts = (0..connections).step_by(most).enumerate();
