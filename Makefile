@@ -1,6 +1,6 @@
 # The targets, each with what it does after ##: `make help` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chart check bench fuzz e2e image manifests setup linters buildah fmt clippy docs lint deps msrv static dist notes publish
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*/\1/p' Makefile)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
@@ -34,8 +34,8 @@ fuzz: ## runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 	tests/fuzz/run $(FUZZ_SECONDS)
 
 e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
-	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -ex; \
-	python3 tests/e2e "$$(deploy/static sidecar)" "$$(deploy/static shop)"
+	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
+	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && python3 tests/e2e "$$sidecar" "$$shop"
 
 buildah: ## installs Debian's buildah, where apt may
 	tests/setup --buildah
