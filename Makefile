@@ -1,69 +1,93 @@
-# make demo       shows the main job at work
-# make test       sets up what the tests need and runs them all
-# make chart      checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
-# make pages      checks the documentation: links, tables, the messages of the source, manifests
-# make check      everything CI checks
-# make bench      measures, and prints tables
-# make fuzz       runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
-# make e2e        restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
-# make image      builds the image with cargo and Debian's buildah, without a registry
-# make manifests  renders the plain manifests in deploy/ from the chart
-.PHONY: demo test chart pages check bench fuzz e2e image manifests setup fmt clippy docs
+# The targets, each with what it does after ##: `make help` prints them.
+.DEFAULT_GOAL := help
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*/\1/p' Makefile)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
 PYTHON := target/test-env/venv/bin/python
+LINTERS := target/test-env/linters/bin
 
-demo:
+help: ## prints this
+	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS='	' read -r name what; do printf 'make %-10s %s\n' "$$name" "$$what"; done
+
+demo: ## shows the main job at work
 	cargo build --locked
 	python3 tests/demo.py target/debug/gracekeeper
 
-setup:
-	tests/setup
-
-test: setup
+test: setup ## sets up what the tests need and runs them all
 	cargo test --locked
 
-chart: setup
+chart: setup ## checks the chart: lint, every example, schema, types, alerts; and a real cluster, if KUBECONFIG names one
 	cargo build --locked
 	$(PYTHON) tests/chart/chart.py
 	cargo test --locked --test chart
 	$(PYTHON) tests/chart/alerts.py target/debug/gracekeeper
 
-pages: setup
+pages: setup ## checks the documentation: links, tables, the messages of the source, manifests
 	$(PYTHON) tests/docs/docs.py
 	OBJECTS=target/docs/objects.json cargo test --locked --test chart
 
-check: fmt clippy docs test chart pages
+check: fmt lint deps clippy docs msrv test chart pages static ## everything CI checks
 
-bench:
+bench: ## measures, and prints tables
 	cargo bench --locked
 
 FUZZ_SECONDS = 60
-fuzz:
+fuzz: ## runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 	cargo fuzz --version || cargo install --locked cargo-fuzz
 	tests/fuzz/run $(FUZZ_SECONDS)
 
-image:
+e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
+	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
+	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && python3 tests/e2e "$$sidecar" "$$shop"
+
+buildah: ## installs Debian's buildah, where apt may
+	tests/setup --buildah
+
+static: ## builds the image's binary: static, without the Cargo feature `tools`, under 7 MB
+	deploy/static sidecar
+
+image: ## builds the image with cargo and Debian's buildah, without a registry
 	deploy/image $(IMAGE) target/gracekeeper-image.tar
 
-manifests: setup
+manifests: setup ## renders the plain manifests in deploy/ from the chart
 	$(PYTHON) deploy/render
 
-e2e: machine = $(shell rustc -vV | sed -n 's/^host: //p')
-e2e: static = target/$(machine)/release
-e2e: export RUSTFLAGS = -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
-e2e:
-	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
-	cargo build --locked --release --target $(machine) --bin gracekeeper && \
-	cargo build --locked --release --target $(machine) --example shop && \
-	python3 tests/e2e $(static)/gracekeeper $(static)/examples/shop
+setup: ## installs what the tests need, once
+	tests/setup
 
-fmt:
+linters: ## installs the linters alone, once
+	tests/setup --linters
+
+fmt: linters ## checks the format of Rust and TOML
 	cargo fmt --check
+	$(LINTERS)/taplo fmt --check --option column_width=120 $$(git ls-files '*.toml')
 
-clippy:
+lint: linters ## checks spelling, shell scripts and GitHub's workflows
+	$(LINTERS)/typos
+	$(LINTERS)/shellcheck $$(git grep -lE '^#!.*bash')
+	$(LINTERS)/actionlint -shellcheck $(LINTERS)/shellcheck .github/workflows/*.yml
+	$(LINTERS)/zizmor --offline --no-progress --persona pedantic .github
+
+deps: linters ## checks the dependencies: used, licences, sources, advisories
+	.ci/deps
+
+clippy: ## runs clippy, with and without the Cargo feature `tools`
 	cargo lint
+	cargo clippy --no-default-features --lib --bins --locked -- -D warnings
 
-docs:
+docs: ## builds the documentation of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+msrv: ## checks rust-version: make msrv MSRV=install has rustup install that Rust first
+	.ci/msrv $(MSRV)
+
+dist: ## makes what a release has for this machine: archive, bills of materials, checksums; HEAD is built twice and compared
+	.ci/dist
+
+export TAG ?= v$(VERSION)
+notes: ## prints the notes of a release, from CHANGELOG.md: make notes TAG=v0.1.0
+	@.ci/notes "$$TAG"
+
+publish: ## pushes images and the chart: make publish REPOSITORY=registry/name ARCHIVES="amd64.tar arm64.tar"
+	.ci/publish "$(REPOSITORY)" $(ARCHIVES)
