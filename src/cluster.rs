@@ -23,10 +23,10 @@ use tokio::time::timeout;
 
 use crate::config::{ConfigErrors, Files};
 pub use events::{NewEvent, Reason};
-#[cfg(test)]
-pub use pod::Deletion;
 pub use pod::OwnPod;
 use pod::Pod;
+#[cfg(test)]
+pub use pod::{Deletion, Probes};
 use transport::Transport;
 
 /// The longest that one call may take.

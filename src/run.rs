@@ -105,7 +105,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         app_ready: settings.http.app_ready.map(|url| (url, read_timeout)),
     };
     let mut tasks = JoinSet::new();
-    let (reporter, report) = Reporter::new(cluster, shared.handle.clone());
+    let (reporter, report) = Reporter::new(cluster, shared.handle.clone(), shared.traffic.clone());
     drainer.start(settings.notices, report.clone(), &mut tasks);
     let (stop, stopped) = oneshot::channel::<()>();
     tasks.spawn(async move {

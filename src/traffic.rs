@@ -5,8 +5,10 @@
 //! sees is in [`evidence`]: whether routes have changed, what is left of the requests in flight then, and what was cut
 //! off.
 
-mod evidence;
+pub(crate) mod evidence;
 mod kubelet;
+mod probes;
+mod visitors;
 mod watcher;
 
 use std::collections::BTreeSet;
@@ -19,6 +21,8 @@ use tokio::time::Instant;
 
 use crate::drain::TrafficSnapshot;
 pub use kubelet::KubeletAddresses;
+pub use probes::Probe;
+pub use visitors::Visitors;
 pub use watcher::{Watcher, until};
 
 /// What the app's ports are, and how long quiet is.
@@ -52,6 +56,7 @@ pub struct TrafficCounts {
 pub struct Traffic {
     messages: mpsc::UnboundedSender<Message>,
     counts: watch::Receiver<TrafficCounts>,
+    visitors: watch::Receiver<Arc<Visitors>>,
 }
 
 /// What the watcher is asked or told.
@@ -71,6 +76,8 @@ enum Message {
         ending: bool,
         reply: oneshot::Sender<TrafficCounts>,
     },
+    /// The pod's object has these probes of the kubelet, and no others.
+    Probes(Vec<Probe>),
     /// The pod serves again.
     Stop,
 }
@@ -83,10 +90,12 @@ pub fn new(
 ) -> (Watcher, Traffic) {
     let (messages, received) = mpsc::unbounded_channel();
     let (counts, shown) = watch::channel(TrafficCounts::default());
-    let watcher = Watcher::new(settings, is_own, kubelet, received, counts);
+    let (visitors, named) = watch::channel(Arc::default());
+    let watcher = Watcher::new(settings, is_own, kubelet, received, counts, visitors);
     let traffic = Traffic {
         messages,
         counts: shown,
+        visitors: named,
     };
     (watcher, traffic)
 }
@@ -118,6 +127,16 @@ impl Traffic {
     /// by `killed_by`. Where it is `gone`, each client that waited when it went was cut off.
     pub fn hook_answered(&self, killed_by: Instant, gone: bool) {
         let _ = (self.messages).send(Message::HookAnswered { killed_by, gone });
+    }
+
+    /// The pod's object has these probes of the kubelet, and no others, while the drain that runs does.
+    pub fn set_probes(&self, probes: Vec<Probe>) {
+        let _ = self.messages.send(Message::Probes(probes));
+    }
+
+    /// The callers that the last read of the drain that runs has seen, or that of the last drain.
+    pub fn visitors(&self) -> Arc<Visitors> {
+        self.visitors.borrow().clone()
     }
 
     /// The pod serves again, and nothing is watched.

@@ -7,6 +7,7 @@ use kube::core::{Object, ObjectMeta};
 use serde::Deserialize;
 
 use crate::config;
+use crate::traffic;
 
 /// A pod's object, as much of it as is read here. All of a pod's types would make the program half as large again.
 pub type Pod = Object<Spec, Status>;
@@ -23,14 +24,48 @@ pub struct Spec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Container {
+    ports: Vec<ContainerPort>,
+    /// Of an init container, `Always` where it is a sidecar.
+    restart_policy: Option<String>,
+    readiness_probe: Option<Probe>,
     liveness_probe: Option<Probe>,
     startup_probe: Option<Probe>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: u16,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Probe {
     termination_grace_period_seconds: Option<i64>,
+    period_seconds: Option<i64>,
+    http_get: Option<HttpGet>,
+    grpc: Option<Grpc>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct HttpGet {
+    /// Where it calls, if not the pod.
+    host: Option<String>,
+    port: ProbePort,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Grpc {
+    port: u16,
+}
+
+/// A port's number, or its name among the container's.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum ProbePort {
+    Number(u16),
+    Name(String),
 }
 
 /// Its status.
@@ -53,6 +88,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 
 /// Kubernetes' default.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+const DEFAULT_PERIOD: i64 = 10;
 
 /// Our own pod, as far as its end is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +99,17 @@ pub struct OwnPod {
     pub grace: Duration,
     /// Why the pod has to go, where that is said.
     pub reason: Option<String>,
+    /// The kubelet's probes that bring bytes to a port, while the pod is stopped and while only a container is.
+    pub probes: Probes,
+}
+
+/// The kubelet's probes that bring bytes to a port of the pod. A `tcpSocket` probe brings none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Probes {
+    /// Those that go on until the containers have stopped: readiness, and all of sidecars.
+    pub lasting: Vec<traffic::Probe>,
+    /// Those that end when the pod is to stop: liveness of the others.
+    pub until_stopped: Vec<traffic::Probe>,
 }
 
 /// A deletion.
@@ -100,8 +147,60 @@ impl OwnPod {
             deletion,
             grace: of_probes.fold(of_pod, Duration::min),
             reason: disruption.and_then(|condition| condition.reason.clone()),
+            probes: Probes::new(&pod.spec),
         }
     }
+}
+
+impl Probes {
+    /// Startup probes are over before a drain begins, or the app is not up.
+    fn new(spec: &Spec) -> Self {
+        let mut probes = Self::default();
+        for container in &spec.containers {
+            (probes.lasting).extend(call_of(container, container.readiness_probe.as_ref()));
+            (probes.until_stopped).extend(call_of(container, container.liveness_probe.as_ref()));
+        }
+        let sidecars = (spec.init_containers.iter())
+            .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        for sidecar in sidecars {
+            let both = [&sidecar.readiness_probe, &sidecar.liveness_probe];
+            (probes.lasting).extend(
+                both.into_iter()
+                    .filter_map(|probe| call_of(sidecar, probe.as_ref())),
+            );
+        }
+        probes
+    }
+
+    /// Those that go on during a drain; `going` where the pod is to stop, and not only a container.
+    pub fn during(&self, going: bool) -> Vec<traffic::Probe> {
+        let until_stopped = self.until_stopped.iter().filter(|_| !going);
+        self.lasting.iter().chain(until_stopped).copied().collect()
+    }
+}
+
+/// Which port of the pod a probe calls, and how often; none where it brings no bytes there.
+fn call_of(container: &Container, probe: Option<&Probe>) -> Option<traffic::Probe> {
+    let probe = probe?;
+    let port = match (&probe.http_get, &probe.grpc) {
+        (Some(get), _) if get.host.as_ref().is_none_or(String::is_empty) => match &get.port {
+            ProbePort::Number(port) => *port,
+            ProbePort::Name(name) => {
+                let named = |port: &&ContainerPort| port.name.as_ref() == Some(name);
+                let port = container.ports.iter().find(named);
+                port.map(|port| port.container_port)
+                    .or_else(|| name.parse().ok())?
+            }
+        },
+        (None, Some(grpc)) => grpc.port,
+        _ => return None,
+    };
+    // Kubernetes takes nothing for what is not there, and for 0.
+    let period = (probe.period_seconds.filter(|&period| period > 0)).unwrap_or(DEFAULT_PERIOD);
+    Some(traffic::Probe {
+        port,
+        every: seconds(period),
+    })
 }
 
 /// The probes that make the kubelet stop a container.
@@ -173,5 +272,40 @@ mod tests {
             "containers": [{"name": "app", "livenessProbe": {"terminationGracePeriodSeconds": 12}}],
         }}));
         assert_eq!(pod.grace, 12 * SECOND);
+    }
+
+    #[test]
+    fn probes_that_bring_bytes_are_known_with_their_ports_and_periods() {
+        let pod = own(json!({"spec": {
+            "containers": [
+                {
+                    "name": "app",
+                    "ports": [{"name": "web", "containerPort": 8000}, {"containerPort": 9000}],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": "web", "scheme": "HTTPS"}, "periodSeconds": 3},
+                    "livenessProbe": {"grpc": {"port": 9000}},
+                    "startupProbe": {"httpGet": {"port": 8000}, "periodSeconds": 1},
+                },
+                {"name": "other", "readinessProbe": {"tcpSocket": {"port": 8000}}},
+                {"name": "elsewhere", "readinessProbe": {"httpGet": {"port": 8000, "host": "192.0.2.1"}}},
+                {"name": "wrong", "readinessProbe": {"httpGet": {"port": "nowhere"}}},
+            ],
+            "initContainers": [
+                {"name": "setup", "readinessProbe": {"httpGet": {"port": 1}}},
+                {
+                    "name": "proxy",
+                    "restartPolicy": "Always",
+                    "livenessProbe": {"httpGet": {"port": 15021}, "periodSeconds": 0},
+                },
+            ],
+        }}));
+        let probe = |port: u16, seconds: u32| traffic::Probe {
+            port,
+            every: seconds * SECOND,
+        };
+        assert_eq!(pod.probes.during(true), [probe(8000, 3), probe(15021, 10)]);
+        assert_eq!(
+            pod.probes.during(false),
+            [probe(8000, 3), probe(15021, 10), probe(9000, 10)]
+        );
     }
 }

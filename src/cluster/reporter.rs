@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Error, NewEvent, OwnPod, Reason};
 use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Verdict};
-use crate::traffic::until;
+use crate::traffic::{Traffic, until};
 use crate::{clock, report};
 
 /// How long after the first hook the pod is asked for: by then its other hook has come too, which tells whether a pod
@@ -51,6 +51,8 @@ pub struct Reporter {
     /// None where the API is not asked.
     cluster: Option<Cluster>,
     drain: Handle,
+    /// None where it is not watched.
+    traffic: Option<Traffic>,
     occurrences: mpsc::UnboundedReceiver<Occurrence>,
     /// Calls that failed, which is said once.
     failed: HashSet<&'static str>,
@@ -67,11 +69,13 @@ impl Reporter {
     pub fn new(
         cluster: Option<Cluster>,
         drain: Handle,
+        traffic: Option<Traffic>,
     ) -> (Self, mpsc::UnboundedSender<Occurrence>) {
         let (report, occurrences) = mpsc::unbounded_channel();
         let reporter = Self {
             cluster,
             drain,
+            traffic,
             occurrences,
             failed: HashSet::new(),
         };
@@ -115,7 +119,12 @@ impl Reporter {
                     later = Some(Later { due, event });
                 }
                 Some(Occurrence::Event(Event::Stopping(drain))) => {
-                    asking.spawn(ask(cluster, self.drain.clone(), drain));
+                    asking.spawn(ask(
+                        cluster,
+                        self.drain.clone(),
+                        self.traffic.clone(),
+                        drain,
+                    ));
                 }
                 Some(Occurrence::Event(Event::DeadlineChanged(_) | Event::Serving)) => {}
                 Some(Occurrence::Event(Event::Ended(_, verdict))) => {
@@ -177,12 +186,20 @@ fn spread(cluster: &Cluster, over: Duration) -> Duration {
     over.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
 }
 
-/// Asks for the own pod, and gives the drain the facts.
-async fn ask(cluster: Cluster, drain: Handle, of: Drain) -> Result<(), Error> {
+/// Asks for the own pod, and gives the drain and the watch on traffic the facts.
+async fn ask(
+    cluster: Cluster,
+    drain: Handle,
+    traffic: Option<Traffic>,
+    of: Drain,
+) -> Result<(), Error> {
     let since = Instant::now();
     sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
     let going = drain.state().going;
     let pod = cluster.own_pod().await?;
+    if let Some(traffic) = traffic {
+        traffic.set_probes(pod.probes.during(going || pod.deletion.is_some()));
+    }
     let facts = pod_facts(pod, going, clock::now(), since.elapsed());
     let granted_seconds = facts.granted.map(|granted| granted.as_secs_f64());
     info!(
@@ -293,7 +310,7 @@ fn over(cut: u64, serving: bool) -> Option<NewEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Deletion;
+    use crate::cluster::{Deletion, Probes};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -302,6 +319,7 @@ mod tests {
             deletion: None,
             grace: 30 * SECOND,
             reason: None,
+            probes: Probes::default(),
         }
     }
 

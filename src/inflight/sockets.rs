@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use connection::{Connection, INTERIM, LastSpoke, State};
-pub use netlink::{CloseNotice, CloseNotices};
+pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
 /// acknowledges by 40 to 200 ms, for the reply to go with it.
@@ -123,6 +123,14 @@ impl Table {
             kept.insert(each.cookie, (each.received, replied));
         }
         *known = kept;
+    }
+
+    /// Hands out what the kernel remembers of connections that the app has closed first within the last minute.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or does not answer.
+    pub async fn recently_closed(&self, each: impl FnMut(RecentlyClosed)) -> Result<(), Error> {
+        netlink::recently_closed(&self.ports, each).await
     }
 
     /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, connections can

@@ -1,22 +1,23 @@
 //! What follows from the connections that a drain sees: pure, with `now` passed in.
 //!
-//! There are three questions, each with a file of its own: have routes changed ([`arrivals`]), what is left of the
-//! requests in flight then ([`remaining`]), and what was cut off ([`cut`]). [`Evidence`] knows each connection and passes
+//! There are three questions, each with a file of its own: have routes changed ([`arrivals`], which leaves [`monitors`]
+//! out), what is left of the requests in flight then ([`remaining`]), and what was cut off ([`cut`]). [`Evidence`] knows each connection and passes
 //! on what is new of it.
 
 mod arrivals;
 mod cut;
 #[cfg(test)]
 mod examples;
+mod monitors;
 mod remaining;
 
 use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Probe, Settings, Visitors};
 use crate::drain::TrafficSnapshot;
-use crate::inflight::sockets::{Connection, LastSpoke, State};
+use crate::inflight::sockets::{Connection, LastSpoke, RecentlyClosed, State};
 use arrivals::Arrivals;
 use cut::Cut;
 use remaining::Remaining;
@@ -24,6 +25,13 @@ use remaining::Remaining;
 /// The longest `close_notify` of TLS: a record's header, an explicit nonce, the alert, its kind and a tag (RFC 5246 and
 /// 8446).
 const CLOSE_NOTIFY: u64 = 31;
+
+/// The most that a proxy says in a segment on a kept connection without asking for anything: a `PING`'s acknowledgement
+/// and two `WINDOW_UPDATE`s of HTTP/2 (RFC 9113, sections 6.7 and 6.9).
+const FRAMES: u64 = 17 + 2 * 13;
+
+/// How long nothing must have come or gone, in milliseconds, for what comes next to be no word on what went before.
+const CALM: u32 = 500;
 
 /// What is known of one drain's traffic.
 #[derive(Debug)]
@@ -48,6 +56,11 @@ struct LastSeen {
     quick: bool,
     /// The client had closed its half.
     gave_up: bool,
+    segments: u32,
+    /// Nothing had come or gone for a moment.
+    calm: bool,
+    /// It was made since the drain began.
+    arrived: bool,
 }
 
 impl LastSeen {
@@ -59,7 +72,20 @@ impl LastSeen {
             last_spoke,
             quick: seen.is_tied() && last_spoke == LastSpoke::App,
             gave_up: seen.state == State::CloseWait,
+            segments: seen.segments,
+            calm: seen.last_received.min(seen.last_sent) >= CALM,
+            arrived: false,
         }
+    }
+
+    /// How many bytes of a request have come since, if one has. It takes more than frames of HTTP/2 that ask for nothing,
+    /// or an answer longer than those.
+    fn request(&self, seen: &Connection) -> Option<u64> {
+        let came = seen.brought().saturating_sub(self.brought);
+        let went = seen.answered().saturating_sub(self.answered);
+        let segments = seen.segments.saturating_sub(self.segments).max(1);
+        let asks = came > FRAMES * u64::from(segments) || self.calm && went > FRAMES;
+        (came > 0 && asks).then_some(came)
     }
 
     /// Nothing but the ends of this connection came and went since. Within TLS an end is said first, which from a client
@@ -107,6 +133,16 @@ impl Evidence {
         self.known.remove(&closed.cookie);
     }
 
+    /// The kernel remembers this connection of before the drain.
+    pub fn remember(&mut self, closed: &RecentlyClosed, now: Instant) {
+        self.arrivals.remember(closed, now);
+    }
+
+    /// The pod's object has these probes of the kubelet, and no others.
+    pub fn set_probes(&mut self, probes: Vec<Probe>) {
+        self.arrivals.set_probes(probes);
+    }
+
     /// Begins a read of the table. `routes_changed` is when routes are known to have changed, if they are.
     pub fn begin_read(&mut self, routes_changed: Option<Instant>) {
         match (routes_changed, &mut self.remaining) {
@@ -121,18 +157,33 @@ impl Evidence {
     pub fn sees_open(&mut self, seen: &Connection, kubelet: bool, now: Instant) {
         let now_seen = LastSeen::new(seen);
         let open = !seen.state.app_closed();
+        let waits = seen.waits(self.settings.max_quiet);
         if let Some(known) = self.known.get_mut(&seen.cookie) {
+            let request = known.request(seen).filter(|_| seen.from_pod);
             if open {
                 *known = LastSeen {
                     quick: known.quick || now_seen.quick,
+                    arrived: known.arrived || request.is_some(),
                     ..now_seen
                 };
             }
+            if let Some(bytes) = request {
+                // A proxy in the pod keeps its connections: its requests arrive, and not they.
+                self.arrivals.add(seen, bytes, kubelet, now);
+            } else if known.arrived {
+                self.arrivals.goes_on(seen, waits, now);
+            }
         } else if seen.brought() > 0 {
-            self.known.insert(seen.cookie, now_seen);
-            self.arrivals.add(seen.port, kubelet, now);
+            let arrived = true;
+            (self.known).insert(
+                seen.cookie,
+                LastSeen {
+                    arrived,
+                    ..now_seen
+                },
+            );
+            self.arrivals.add(seen, seen.brought(), kubelet, now);
         }
-        let waits = seen.waits(self.settings.max_quiet);
         let busy = seen.is_busy(self.settings.quiet_period, self.settings.max_quiet);
         self.snapshot.open += u64::from(open);
         self.snapshot.unanswered += u64::from(seen.unanswered() && open);
@@ -144,10 +195,11 @@ impl Evidence {
     }
 
     /// What the read has seen, once it has seen all, and whether something listens.
-    pub fn snapshot(&mut self, listens: bool) -> TrafficSnapshot {
+    pub fn snapshot(&mut self, listens: bool, now: Instant) -> TrafficSnapshot {
         if listens {
             self.cut.app_listens();
         }
+        self.arrivals.judge(now);
         TrafficSnapshot {
             arrivals: self.arrivals.count(),
             last_arrival: self.arrivals.last(),
@@ -160,23 +212,36 @@ impl Evidence {
     /// A connection has closed; `kubelet` where it was the kubelet's.
     pub fn closed(&mut self, closed: &Connection, kubelet: bool, now: Instant) {
         let last = self.known.remove(&closed.cookie);
-        if last.is_none() && closed.brought() > 0 && self.arrivals.is_new(closed, now) {
-            self.arrivals.add(closed.port, kubelet, now);
+        match &last {
+            None if closed.brought() > 0 && self.arrivals.is_new(closed, now) => {
+                self.arrivals.add(closed, closed.brought(), kubelet, now);
+            }
+            Some(last) => match last.request(closed).filter(|_| closed.from_pod) {
+                Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
+                None if last.arrived => self.arrivals.goes_on(closed, false, now),
+                None => {}
+            },
+            None => {}
         }
-        self.cut.closed(closed, last, self.is_probe(kubelet));
+        let probe = self.is_probe(kubelet, now);
+        self.cut.closed(closed, last, probe);
     }
 
     /// A connection that the last read sees: one that the app has left will close as it is. `kubelet` where it is the
     /// kubelet's.
-    pub fn closing(&mut self, seen: &Connection, kubelet: bool) {
+    pub fn closing(&mut self, seen: &Connection, kubelet: bool, now: Instant) {
         let last = self.known.get(&seen.cookie).copied();
-        self.cut.closing(seen, last, self.is_probe(kubelet));
+        let probe = self.is_probe(kubelet, now);
+        self.cut.closing(seen, last, probe);
     }
 
     /// Whether a connection from the kubelet's address may be a probe. Where more has come from there than probes would,
     /// it stands for clients that came through the node.
-    fn is_probe(&self, kubelet: bool) -> bool {
-        kubelet && !self.arrivals.clients_at_kubelet()
+    fn is_probe(&mut self, kubelet: bool, now: Instant) -> bool {
+        kubelet && {
+            self.arrivals.judge(now);
+            !self.arrivals.clients_at_kubelet(now)
+        }
     }
 
     /// Whether each connection that was seen is `present`, or known to have closed.
@@ -211,9 +276,16 @@ impl Evidence {
         self.cut.hook_answered(gone);
     }
 
-    /// Connections that have arrived.
-    pub fn arrivals(&self) -> u64 {
+    /// Requests that have arrived.
+    pub fn arrivals(&mut self) -> u64 {
+        self.arrivals.judge_latest();
         self.arrivals.count()
+    }
+
+    /// Who calls, as of the last snapshot.
+    pub fn visitors(&mut self, now: Instant) -> Visitors {
+        self.arrivals.judge(now);
+        self.arrivals.visitors(self.settings.max_quiet, now)
     }
 
     /// Requests that have been cut off.

@@ -6,6 +6,7 @@
 //! waited.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -13,9 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::evidence::Evidence;
-use super::{IsOwnSocket, KubeletAddresses, Message, Settings, TrafficCounts};
+use super::{IsOwnSocket, KubeletAddresses, Message, Settings, TrafficCounts, Visitors};
 use crate::drain::{TrafficSnapshot, pause};
-use crate::inflight::sockets::{CloseNotice, CloseNotices, Error, Table};
+use crate::inflight::sockets::{
+    CloseNotice, CloseNotices, Connection, Error, RecentlyClosed, Table,
+};
 
 /// The longest that one read of the table may take.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -34,6 +37,7 @@ pub struct Watcher {
     kubelet: KubeletAddresses,
     messages: mpsc::UnboundedReceiver<Message>,
     counts: watch::Sender<TrafficCounts>,
+    visitors: watch::Sender<Arc<Visitors>>,
     /// It was said that nothing can be watched.
     warned: bool,
 }
@@ -46,6 +50,8 @@ struct Watch {
     next_read: Option<Instant>,
     /// When the app is dead, and nothing is left to see.
     killed_by: Option<Instant>,
+    /// Arrivals that are in the total.
+    counted_arrivals: u64,
 }
 
 impl Watcher {
@@ -56,6 +62,7 @@ impl Watcher {
         kubelet: KubeletAddresses,
         messages: mpsc::UnboundedReceiver<Message>,
         counts: watch::Sender<TrafficCounts>,
+        visitors: watch::Sender<Arc<Visitors>>,
     ) -> Self {
         Self {
             table: Table::new(settings.ports.iter().copied()),
@@ -64,6 +71,7 @@ impl Watcher {
             kubelet,
             messages,
             counts,
+            visitors,
             warned: false,
         }
     }
@@ -85,9 +93,14 @@ impl Watcher {
                         self.read(watch, None).await;
                         watch.read_after(pause(began.elapsed(), self.settings.poll_interval));
                     }
-                    self.show(watch.as_ref());
+                    self.show(watch.as_mut());
                 }
-                () = next_notices(&mut watch, &self.is_own, &self.kubelet) => self.show(watch.as_ref()),
+                () = next_notices(&mut watch, &self.is_own, &self.kubelet) => {
+                    // Before that, the drain itself reads often enough.
+                    if watch.as_ref().is_some_and(|watch| watch.killed_by.is_some()) {
+                        self.show(watch.as_mut());
+                    }
+                }
             }
         }
     }
@@ -105,7 +118,7 @@ impl Watcher {
                     Some(watch) => self.read(watch, routes_changed).await,
                     None => None,
                 };
-                self.show(watch.as_ref());
+                self.show(watch.as_mut());
                 let _ = reply.send(snapshot);
             }
             Message::HookAnswered { killed_by, gone } => {
@@ -121,6 +134,11 @@ impl Watcher {
                     self.final_counts(watch, ending).await;
                 }
                 let _ = reply.send(*self.counts.borrow());
+            }
+            Message::Probes(probes) => {
+                if let Some(watch) = watch {
+                    watch.evidence.set_probes(probes);
+                }
             }
             Message::Stop => *watch = None,
         }
@@ -138,15 +156,25 @@ impl Watcher {
         *watch = self.begin(began).await;
     }
 
-    fn show(&self, watch: Option<&Watch>) {
-        if let Some(watch) = watch {
-            let (arrivals, cut) = (watch.evidence.arrivals(), watch.evidence.cut());
-            self.counts.send_modify(|counts| {
-                counts.arrivals_total += arrivals.saturating_sub(counts.arrivals);
-                counts.cut_total += cut.saturating_sub(counts.cut);
-                (counts.arrivals, counts.cut) = (arrivals, cut);
-            });
-        }
+    fn show(&self, watch: Option<&mut Watch>) {
+        let Some(watch) = watch else { return };
+        let (arrivals, cut) = (watch.evidence.arrivals(), watch.evidence.cut());
+        // What turns out to be a monitor's is no arrival any more, but a total never falls.
+        let new_arrivals = arrivals.saturating_sub(watch.counted_arrivals);
+        watch.counted_arrivals += new_arrivals;
+        self.counts.send_modify(|counts| {
+            counts.arrivals_total += new_arrivals;
+            counts.cut_total += cut.saturating_sub(counts.cut);
+            (counts.arrivals, counts.cut) = (arrivals, cut);
+        });
+        let visitors = watch.evidence.visitors(Instant::now());
+        (self.visitors).send_if_modified(|shown| {
+            let news = **shown != visitors;
+            if news {
+                *shown = Arc::new(visitors);
+            }
+            news
+        });
     }
 
     /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
@@ -168,7 +196,17 @@ impl Watcher {
                     evidence.ignore(&closed);
                 }
             })?;
-            debug!(connections, "watching the traffic");
+            // Who keeps a beat shows in what the kernel remembers of the last minute.
+            let now = Instant::now();
+            let mut closed_before = 0_u32;
+            let remember = |closed: RecentlyClosed| {
+                if !(self.is_own)(closed.peer) {
+                    evidence.remember(&closed, now);
+                    closed_before += 1;
+                }
+            };
+            self.table.recently_closed(remember).await?;
+            debug!(connections, closed_before, "watching the traffic");
             Ok::<_, Error>(notices)
         };
         let notices = match timeout(READ_LIMIT, begin).await {
@@ -192,6 +230,7 @@ impl Watcher {
             evidence,
             next_read: None,
             killed_by: None,
+            counted_arrivals: 0,
         })
     }
 
@@ -207,11 +246,11 @@ impl Watcher {
         evidence.begin_read(routes_changed);
         let each = self.table.each(|seen| {
             if !(self.is_own)(seen.peer) {
-                evidence.sees_open(&seen, self.kubelet.contains(seen.peer.ip()), now);
+                evidence.sees_open(&seen, is_kubelet(&self.kubelet, &seen), now);
             }
         });
         match timeout(READ_LIMIT, each).await {
-            Ok(Ok(listens)) => Some(evidence.snapshot(listens)),
+            Ok(Ok(listens)) => Some(evidence.snapshot(listens, now)),
             Ok(Err(e)) => {
                 debug!("the traffic could not be read: {e}");
                 None
@@ -236,7 +275,7 @@ impl Watcher {
                 present.insert(seen.cookie);
                 if !(self.is_own)(seen.peer) {
                     waits |= !seen.state.app_closed() && seen.waits(self.settings.max_quiet);
-                    evidence.closing(&seen, self.kubelet.contains(seen.peer.ip()));
+                    evidence.closing(&seen, is_kubelet(&self.kubelet, &seen), Instant::now());
                 }
             });
             let read = timeout(NOTICE_LAG, each).await;
@@ -300,6 +339,12 @@ async fn next_notices(watch: &mut Option<Watch>, is_own: &IsOwnSocket, kubelet: 
     }
 }
 
+/// Whether a connection is the kubelet's. What calls from within the pod never is, whatever it asks for: a proxy brings
+/// the hooks and probes of the kubelet along with everything else.
+fn is_kubelet(kubelet: &KubeletAddresses, seen: &Connection) -> bool {
+    !seen.from_pod && kubelet.contains(seen.peer.ip())
+}
+
 /// Takes in one notice.
 fn take_notice(
     evidence: &mut Evidence,
@@ -311,7 +356,7 @@ fn take_notice(
         CloseNotice::Closed(closed) if is_own(closed.peer) => evidence.ignore(closed),
         CloseNotice::Closed(closed) => {
             if evidence.concerns(closed) {
-                evidence.closed(closed, kubelet.contains(closed.peer.ip()), Instant::now());
+                evidence.closed(closed, is_kubelet(kubelet, closed), Instant::now());
             }
         }
         CloseNotice::Lost => {
@@ -325,7 +370,6 @@ fn take_notice(
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
 
     use super::*;
     use crate::traffic::Traffic;

@@ -4,6 +4,8 @@
 //! pod, 90 % of them of 20–120 ms, 8 % of 1–3 s and 2 % of up to 25 s; and there may be clients that keep their
 //! connections. Whatever is in flight when the drain ends is lost, and so is whatever arrives later.
 
+mod monitors;
+
 use super::*;
 use crate::drain::reads::Read;
 use crate::drain::{Readiness, Reading, TrafficSnapshot, WhenBlind};
@@ -116,6 +118,23 @@ impl Pattern {
 
     /// When the rule ends the drain, and how.
     fn end(&self, policy: &Policy) -> (f64, Outcome) {
+        let before = self.new.partition_point(|r| r.from <= 0.0);
+        let (mut arrived, mut last) = (before, None);
+        self.end_by(policy, |now, t| {
+            let came = self.new.partition_point(|r| r.from <= t);
+            if came > arrived {
+                (arrived, last) = (came, Some(now));
+            }
+            ((arrived - before) as u64, last)
+        })
+    }
+
+    /// The same, where `arrivals` says how many have arrived by then, and when the last did.
+    fn end_by(
+        &self,
+        policy: &Policy,
+        mut arrivals: impl FnMut(Instant, f64) -> (u64, Option<Instant>),
+    ) -> (f64, Outcome) {
         let began = Instant::now();
         let mut facts = Facts {
             began,
@@ -127,9 +146,6 @@ impl Pattern {
         };
         let mut ends: Vec<f64> = self.new.iter().map(|r| r.to).collect();
         ends.sort_by(f64::total_cmp);
-        let before = self.new.partition_point(|r| r.from <= 0.0);
-        let mut last = None;
-        let mut arrived = before;
         let mut step = 0;
         let mut remaining: Option<Vec<Request>> = None;
         loop {
@@ -139,9 +155,7 @@ impl Pattern {
                 return (t, outcome);
             }
             let came = self.new.partition_point(|r| r.from <= t);
-            if came > arrived {
-                (arrived, last) = (came, Some(now));
-            }
+            let (arrivals, last_arrival) = arrivals(now, t);
             let gone = ends.partition_point(|&to| to <= t);
             // The last request of each client that keeps its connection, as of now.
             let kept = || {
@@ -164,8 +178,8 @@ impl Pattern {
             let remaining = (remaining.as_ref())
                 .map(|remaining| remaining.iter().filter(|r| t < r.to).count() as u64);
             let snapshot = TrafficSnapshot {
-                arrivals: (arrived - before) as u64,
-                last_arrival: last,
+                arrivals,
+                last_arrival,
                 unanswered: 0,
                 waiting: inflight as u64,
                 active: active as u64,

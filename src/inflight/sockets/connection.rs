@@ -95,6 +95,8 @@ pub struct Connection {
     pub port: u16,
     /// The other end. An IPv4 address is one also where the app's socket is an IPv6 one.
     pub peer: SocketAddr,
+    /// The other end is in the pod too: a loopback address, or the address that the app's end has.
+    pub from_pod: bool,
     /// Which ends have closed it.
     pub state: State,
     /// Bytes that came and were not read by the app.
@@ -207,6 +209,7 @@ mod tests {
             cookie: 1,
             port: 8000,
             peer: "10.0.0.1:1234".parse().unwrap(),
+            from_pod: false,
             state: State::Established,
             unread: 0,
             unacknowledged: 0,

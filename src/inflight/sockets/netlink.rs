@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -23,6 +24,9 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const AF_INET: u8 = 2;
+
+/// A connection that both ends have closed, the app's first.
+const TIME_WAIT_STATE: u8 = 6;
 
 /// `INET_DIAG_INFO`, the attribute that holds `tcp_info`, and the bit that asks for it.
 const INFO: u16 = 2;
@@ -44,18 +48,62 @@ const INET_DIAG_MSG: usize = 72;
 /// More than the kernel ever sends at once (32 KiB).
 const BUFFER: usize = 64 * 1024;
 
+/// How long the kernel remembers a connection that the app has closed first (`TCP_TIMEWAIT_LEN` in `include/net/tcp.h`).
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// A connection that the app has closed first within the last minute. The kernel keeps nothing else of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecentlyClosed {
+    /// The app's port.
+    pub port: u16,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// How long ago both ends had closed it.
+    pub ago: Duration,
+}
+
 /// Hands out every TCP socket of these local ports, listening ones too.
 pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Result<(), Error> {
+    let states = [
+        State::Established,
+        State::FinWait1,
+        State::FinWait2,
+        State::CloseWait,
+        State::LastAck,
+        State::Closing,
+        State::Listen,
+    ];
+    let states = states.into_iter().map(State::bit).sum();
+    ask(ports, states, |message| connection(message).map(&mut each)).await
+}
+
+/// Hands out what the kernel remembers of connections to these local ports that the app has closed first.
+pub async fn recently_closed(
+    ports: &BTreeSet<u16>,
+    mut each: impl FnMut(RecentlyClosed),
+) -> Result<(), Error> {
+    ask(ports, 1 << TIME_WAIT_STATE, |message| {
+        closed_before(message).map(|closed| closed.into_iter().for_each(&mut each))
+    })
+    .await
+}
+
+/// Hands out each of the kernel's messages on sockets in these states; `each` gives nothing where one is too short.
+async fn ask(
+    ports: &BTreeSet<u16>,
+    states: u32,
+    mut each: impl FnMut(&[u8]) -> Option<()>,
+) -> Result<(), Error> {
     let socket = open(&[])?;
     let mut buffer = BytesMut::with_capacity(BUFFER);
-    let sent = socket.socket_ref().send(&request(ports), 0);
+    let sent = socket.socket_ref().send(&request(ports, states), 0);
     sent.map_err(Error::Refused)?;
     loop {
         receive(&socket, &mut buffer).await.map_err(Error::Broken)?;
         for message in Messages(&buffer) {
             match message?.kind()? {
                 Kind::Done => return Ok(()),
-                Kind::Socket(payload) => each(connection(payload).ok_or_else(short)?),
+                Kind::Socket(payload) => each(payload).ok_or_else(short)?,
                 Kind::Other => {}
             }
         }
@@ -156,17 +204,8 @@ async fn receive(socket: &TokioSocket, buffer: &mut BytesMut) -> io::Result<()> 
     socket.recv(buffer).await
 }
 
-/// A request for all sockets that are alive or listen on these ports.
-fn request(ports: &BTreeSet<u16>) -> Vec<u8> {
-    let states = [
-        State::Established,
-        State::FinWait1,
-        State::FinWait2,
-        State::CloseWait,
-        State::LastAck,
-        State::Closing,
-        State::Listen,
-    ];
+/// A request for all sockets of these ports in these states.
+fn request(ports: &BTreeSet<u16>, states: u32) -> Vec<u8> {
     let filter = filter(ports);
     let length = HEADER + INET_DIAG_REQ + 4 + filter.len();
     let mut out = Vec::with_capacity(length);
@@ -177,7 +216,7 @@ fn request(ports: &BTreeSet<u16>) -> Vec<u8> {
     out.put_u32_ne(0); // From whom: the kernel knows.
     out.put_slice(&[0, 0, 0, WANT_INFO]);
     out.put_bytes(0, 48); // Any socket.
-    out.put_u32_ne(states.into_iter().map(State::bit).sum());
+    out.put_u32_ne(states);
     out.put_u32_ne(0);
     out.put_u16_ne((4 + filter.len()) as u16);
     out.put_u16_ne(BYTECODE);
@@ -263,16 +302,41 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
+/// Which connection a message is about, as its `inet_diag_msg` says.
+struct Ends {
+    /// The app's port.
+    port: u16,
+    peer: SocketAddr,
+    from_pod: bool,
+}
+
+impl Ends {
+    fn new(fixed: &[u8]) -> Option<Self> {
+        let address = |at: usize| -> Option<IpAddr> {
+            let address: IpAddr = match fixed[0] {
+                AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&fixed[at..at + 4]).ok()?).into(),
+                _ => Ipv6Addr::from(<[u8; 16]>::try_from(&fixed[at..at + 16]).ok()?).into(),
+            };
+            Some(address.to_canonical())
+        };
+        let (local, peer) = (address(8)?, address(24)?);
+        let peer_port = u16::from_be_bytes([fixed[6], fixed[7]]);
+        Some(Self {
+            port: u16::from_be_bytes([fixed[4], fixed[5]]),
+            peer: SocketAddr::new(peer, peer_port),
+            from_pod: peer.is_loopback() || peer == local,
+        })
+    }
+}
+
 /// Reads an `inet_diag_msg` and the `tcp_info` that follows it.
 fn connection(message: &[u8]) -> Option<Connection> {
     let fixed = message.get(..INET_DIAG_MSG)?;
-    let (family, state) = (fixed[0], State::new(fixed[1]));
-    let port = u16::from_be_bytes([fixed[4], fixed[5]]);
-    let peer_port = u16::from_be_bytes([fixed[6], fixed[7]]);
-    let peer: IpAddr = match family {
-        AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&fixed[24..28]).ok()?).into(),
-        _ => Ipv6Addr::from(<[u8; 16]>::try_from(&fixed[24..40]).ok()?).into(),
-    };
+    let Ends {
+        port,
+        peer,
+        from_pod,
+    } = Ends::new(fixed)?;
     let cookie = u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32;
     let info = attribute(&message[INET_DIAG_MSG..], INFO).unwrap_or_default();
     let word = |at: usize| info.get(at..at + 4).map_or(0, ne_u32);
@@ -283,8 +347,9 @@ fn connection(message: &[u8]) -> Option<Connection> {
     Some(Connection {
         cookie,
         port,
-        peer: SocketAddr::new(peer.to_canonical(), peer_port),
-        state,
+        peer,
+        from_pod,
+        state: State::new(fixed[1]),
         unread: ne_u32(&fixed[56..60]),
         unacknowledged: ne_u32(&fixed[60..64]),
         last_sent: word(44),
@@ -295,6 +360,20 @@ fn connection(message: &[u8]) -> Option<Connection> {
         segments: word(152),
         replied: None,
     })
+}
+
+/// Reads what is left of a connection in TIME_WAIT. Nothing where it is in another state: one that waits for its client's
+/// end has a timer of its own.
+fn closed_before(message: &[u8]) -> Option<Option<RecentlyClosed>> {
+    let fixed = message.get(..INET_DIAG_MSG)?;
+    let ends = Ends::new(fixed)?;
+    let left = Duration::from_millis(ne_u32(&fixed[52..56]).into());
+    let closed = RecentlyClosed {
+        port: ends.port,
+        peer: ends.peer,
+        ago: TIME_WAIT.saturating_sub(left),
+    };
+    Some((fixed[1] == TIME_WAIT_STATE).then_some(closed))
 }
 
 /// The content of the first attribute of this kind.

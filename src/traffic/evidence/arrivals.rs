@@ -1,29 +1,79 @@
-//! Have routes changed? What has arrived since the drain began, the kubelet's probes left out.
+//! Have routes changed? What has arrived since the drain began, the kubelet's probes and other monitors left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::inflight::sockets::Connection;
+use super::monitors::{self, ANSWERED_WITHIN, Beat, Visit};
+use crate::inflight::sockets::{Connection, RecentlyClosed};
+use crate::traffic::Probe;
+use crate::traffic::visitors::{Arriving, Monitor, NAMED, Visitors};
 
-/// A readiness and a liveness probe at their quickest, one a second each, with jitter.
-const PROBES_PER_SECOND: f64 = 2.0;
-const PROBES_AT_ONCE: f64 = 5.0;
+/// How far the time of a visit may move before it is judged again, in seconds: reads take some time themselves.
+const MOVED: f64 = 0.05;
 
 /// The kernel's clock for sockets goes in steps of up to 4 ms, and what it says of ages is in whole milliseconds.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Connections made since the drain began that brought something.
+/// How many addresses are remembered. A pod that more call has clients in plenty, and no monitor keeps it waiting.
+const ADDRESSES: usize = 16 * 1024;
+
+/// How many visits of an address are remembered: two monitors at once that call each second, for a minute.
+const VISITS: usize = 128;
+
+/// How long a visit is remembered: two intervals of a monitor that calls once a minute, and more.
+const REMEMBERED: f64 = 150.0;
+
+/// How many monitors may call from one address, at the kubelet's and at others. The kubelet has three kinds of probes.
+const BEATS_OF_KUBELET: usize = 3;
+const BEATS: usize = 2;
+
+/// What is more from the kubelet's address than any probes would be: two a second, and some at once.
+const PROBES_PER_SECOND: f64 = 2.0;
+const PROBES_AT_ONCE: f64 = 5.0;
+
+/// Requests that were made since the drain began: each on a new connection, or on one that a proxy in the pod keeps.
 #[derive(Debug)]
 pub struct Arrivals {
     began: Instant,
+    visitors: HashMap<(IpAddr, u16), Visitor>,
+    /// The kubelet's probes, where the pod's object is known.
+    probes: Option<Vec<Probe>>,
+    /// Arrivals of addresses that are not remembered.
+    others: u64,
+    last_other: Option<Instant>,
+    /// What follows from all of them, as of the last judgement.
     count: u64,
     last: Option<Instant>,
-    /// Of each port, probes that do not count.
-    probes: HashMap<u16, ProbeAllowance>,
-    /// More has come from the kubelet's address than probes would.
-    clients_at_kubelet: bool,
+    /// When something was last taken in.
+    latest: Instant,
+}
+
+/// An address that calls one of the app's ports.
+#[derive(Debug, Default)]
+struct Visitor {
+    /// In order of time.
+    visits: VecDeque<Recorded>,
+    /// The kubelet calls from here.
+    kubelet: bool,
+    /// Arrivals that are not remembered any more.
+    forgotten: u64,
+    /// There are visits that were not judged.
+    news: bool,
+    beats: Vec<Beat>,
+    arrivals: u64,
+    last: Option<Instant>,
+}
+
+/// A visit that is remembered.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    visit: Visit,
+    /// Its connection and when it was seen; none of before the drain.
+    seen: Option<(u64, Instant)>,
+    is_arrival: bool,
 }
 
 impl Arrivals {
@@ -31,10 +81,13 @@ impl Arrivals {
     pub fn new(began: Instant) -> Self {
         Self {
             began,
+            visitors: HashMap::new(),
+            probes: None,
+            others: 0,
+            last_other: None,
             count: 0,
             last: None,
-            probes: HashMap::new(),
-            clients_at_kubelet: false,
+            latest: began,
         }
     }
 
@@ -43,19 +96,25 @@ impl Arrivals {
         self.began
     }
 
-    /// How many there were.
+    /// How many there were, as of the last judgement.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// When the last was seen.
+    /// When the last was seen, as of the last judgement.
     pub fn last(&self) -> Option<Instant> {
         self.last
     }
 
+    /// The pod's object has these probes of the kubelet, and no others.
+    pub fn set_probes(&mut self, probes: Vec<Probe>) {
+        self.probes = Some(probes);
+    }
+
     /// More has come from the kubelet's address than probes would: clients come through the node from there.
-    pub fn clients_at_kubelet(&self) -> bool {
-        self.clients_at_kubelet
+    pub fn clients_at_kubelet(&self, now: Instant) -> bool {
+        let allowed = PROBES_AT_ONCE + PROBES_PER_SECOND * self.seconds(now, 0);
+        (self.visitors.values()).any(|of| of.kubelet && of.arrivals as f64 > allowed)
     }
 
     /// Whether a connection that has closed, and was never seen open, brought something in this drain. The kernel is
@@ -65,45 +124,211 @@ impl Arrivals {
         heard <= now.saturating_duration_since(self.began) + TICK
     }
 
-    /// A new connection has brought something to that port; `kubelet` where it is the kubelet's.
-    pub fn add(&mut self, port: u16, kubelet: bool, now: Instant) {
-        let full = || ProbeAllowance {
-            left: PROBES_AT_ONCE,
-            at: now,
-        };
-        if kubelet && self.probes.entry(port).or_insert_with(full).take(now) {
-            return;
+    /// The kernel remembers this connection of before the drain. To be called before anything has arrived; `now` is when
+    /// the kernel was asked.
+    pub fn remember(&mut self, closed: &RecentlyClosed, now: Instant) {
+        let at = self.seconds(now, 0) - closed.ago.as_secs_f64();
+        if let Some(visitor) = self.visitor(closed.peer, closed.port) {
+            let visit = Visit { at, bytes: None };
+            let place = visitor.visits.partition_point(|of| of.visit.at <= at);
+            let recorded = Recorded {
+                visit,
+                seen: None,
+                is_arrival: false,
+            };
+            visitor.visits.insert(place, recorded);
+            if visitor.visits.len() > VISITS {
+                visitor.visits.pop_front();
+            }
+            visitor.news = true;
         }
-        self.clients_at_kubelet |= kubelet;
-        self.unseen(now);
+    }
+
+    /// A request has come, of so many bytes; `kubelet` where it is from the kubelet's address.
+    pub fn add(&mut self, seen: &Connection, bytes: u64, kubelet: bool, now: Instant) {
+        self.latest = now;
+        let at = self.seconds(now, seen.last_received.min(seen.last_sent));
+        let Some(visitor) = self.visitor(seen.peer, seen.port) else {
+            self.unseen(now);
+            return;
+        };
+        visitor.kubelet = kubelet;
+        visitor.record(
+            Visit {
+                at,
+                bytes: Some(bytes),
+            },
+            seen.cookie,
+            now,
+        );
+    }
+
+    /// A connection that has arrived is seen again, or has closed: when its last bytes came or went is when the visit
+    /// was, which is all that the kernel remembers of those before. One that takes long to be answered is no monitor's.
+    pub fn goes_on(&mut self, seen: &Connection, waits: bool, now: Instant) {
+        let at = self.seconds(now, seen.last_received.min(seen.last_sent));
+        let waited = f64::from(seen.last_received) / 1000.0;
+        let Some(visitor) = self.visitors.get_mut(&key(seen.peer, seen.port)) else {
+            return;
+        };
+        let of_it = |of: &&mut Recorded| of.seen.is_some_and(|(cookie, _)| cookie == seen.cookie);
+        if let Some(recorded) = visitor.visits.iter_mut().rev().find(of_it) {
+            if waits && waited > ANSWERED_WITHIN {
+                recorded.visit.bytes = Some(u64::MAX);
+                visitor.news = true;
+            } else if (recorded.visit.at - at).abs() > MOVED {
+                recorded.visit.at = at;
+                visitor.news = true;
+            }
+        }
     }
 
     /// At least one connection may have arrived that was not seen.
     pub fn unseen(&mut self, now: Instant) {
-        self.count += 1;
-        self.last = Some(now);
+        self.latest = now;
+        self.others += 1;
+        self.last_other = Some(now);
     }
-}
 
-/// So many a second, and so many at once.
-#[derive(Debug)]
-struct ProbeAllowance {
-    left: f64,
-    at: Instant,
-}
+    /// Judges what is new until the last that was taken in.
+    pub fn judge_latest(&mut self) {
+        self.judge(self.latest);
+    }
 
-impl ProbeAllowance {
-    /// Takes one, if there is one left.
-    fn take(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + since * PROBES_PER_SECOND).min(PROBES_AT_ONCE);
-        self.at = now;
-        let taken = self.left >= 1.0;
-        if taken {
-            self.left -= 1.0;
+    /// Judges what is new: which visits are a monitor's, and which are arrivals.
+    pub fn judge(&mut self, now: Instant) {
+        self.latest = now;
+        let elapsed = self.seconds(now, 0);
+        let (mut count, mut last) = (self.others, self.last_other);
+        for ((_, port), visitor) in &mut self.visitors {
+            let probes = (self.probes.as_deref()).filter(|_| visitor.kubelet);
+            if visitor.news || probes.is_some() {
+                let probes = probes.map(|probes| probes.iter().filter(|of| of.port == *port));
+                visitor.judge(probes.map(Iterator::collect), elapsed);
+            }
+            count += visitor.arrivals;
+            last = last.max(visitor.last);
         }
-        taken
+        (self.count, self.last) = (count, last);
     }
+
+    /// Who calls, as of the last judgement. An address has stopped to arrive after `quiet`.
+    pub fn visitors(&self, quiet: Duration, now: Instant) -> Visitors {
+        let elapsed = self.seconds(now, 0).max(1.0);
+        let mut visitors = Visitors::default();
+        let mut arriving = Vec::new();
+        for (&(address, _), visitor) in &self.visitors {
+            for beat in &visitor.beats {
+                visitors.monitors.push(Monitor {
+                    address,
+                    every: Duration::from_secs_f64(beat.every),
+                });
+            }
+            if let Some(last) = visitor.last.filter(|&last| now < last + quiet) {
+                let arrivals = visitor.arrivals;
+                let per_second = arrivals as f64 / elapsed;
+                arriving.push((
+                    last,
+                    Arriving {
+                        address,
+                        arrivals,
+                        per_second,
+                    },
+                ));
+            }
+        }
+        visitors.monitor_count = visitors.monitors.len();
+        visitors.monitors.sort_by_key(|monitor| monitor.address);
+        visitors.monitors.truncate(NAMED);
+        visitors.arriving_count = arriving.len();
+        arriving.sort_by_key(|&(last, ref of)| (std::cmp::Reverse(last), of.address));
+        arriving.truncate(NAMED);
+        visitors.arriving = arriving.into_iter().map(|(_, of)| of).collect();
+        visitors
+    }
+
+    /// How many seconds after the drain's beginning it was, so many milliseconds ago.
+    fn seconds(&self, now: Instant, ago: u32) -> f64 {
+        now.saturating_duration_since(self.began).as_secs_f64() - f64::from(ago) / 1000.0
+    }
+
+    /// An address that calls a port; none where there are too many.
+    fn visitor(&mut self, peer: SocketAddr, port: u16) -> Option<&mut Visitor> {
+        let key = key(peer, port);
+        if self.visitors.len() >= ADDRESSES && !self.visitors.contains_key(&key) {
+            return None;
+        }
+        Some(self.visitors.entry(key).or_default())
+    }
+}
+
+fn key(peer: SocketAddr, port: u16) -> (IpAddr, u16) {
+    (peer.ip(), port)
+}
+
+impl Visitor {
+    fn record(&mut self, visit: Visit, cookie: u64, now: Instant) {
+        if self.visits.len() >= VISITS
+            && let Some(oldest) = self.visits.pop_front()
+        {
+            self.forgotten += u64::from(oldest.is_arrival);
+        }
+        self.visits.push_back(Recorded {
+            visit,
+            seen: Some((cookie, now)),
+            is_arrival: true,
+        });
+        self.news = true;
+    }
+
+    /// Judges all visits again, in the drain's second `elapsed`. `probes` are the kubelet's, where they are known and it
+    /// calls from here.
+    fn judge(&mut self, probes: Option<Vec<&Probe>>, elapsed: f64) {
+        self.news = false;
+        while let Some(oldest) = self.visits.front()
+            && oldest.visit.at < elapsed - REMEMBERED
+        {
+            self.forgotten += u64::from(oldest.is_arrival);
+            self.visits.pop_front();
+        }
+        let visits = self.visits.make_contiguous();
+        visits.sort_by(|a, b| a.visit.at.total_cmp(&b.visit.at));
+        let at_most = match &probes {
+            Some(probes) => probes.len() + BEATS,
+            None if self.kubelet => BEATS_OF_KUBELET,
+            None => BEATS,
+        };
+        let plain: Vec<Visit> = visits.iter().map(|of| of.visit).collect();
+        let findings = monitors::find(&plain, at_most);
+        let mut allowed = allowed(probes.unwrap_or_default(), &findings.beats, elapsed);
+        (self.arrivals, self.last) = (self.forgotten, None);
+        for (recorded, is_monitor) in visits.iter_mut().zip(findings.is_monitor) {
+            recorded.is_arrival = false;
+            let Some((_, seen)) = recorded.seen.filter(|_| !is_monitor) else {
+                continue;
+            };
+            if allowed > 0 {
+                allowed -= 1;
+                continue;
+            }
+            recorded.is_arrival = true;
+            self.arrivals += 1;
+            self.last = self.last.max(Some(seen));
+        }
+        self.beats = findings.beats;
+    }
+}
+
+/// How many visits by `elapsed` are those of probes whose beat has not shown itself.
+fn allowed(mut probes: Vec<&Probe>, beats: &[Beat], elapsed: f64) -> u64 {
+    for beat in beats {
+        let is_its = |probe: &&Probe| (probe.every.as_secs_f64() - beat.every).abs() < 0.5;
+        if let Some(place) = probes.iter().position(is_its) {
+            probes.swap_remove(place);
+        }
+    }
+    let times = |probe: &&Probe| (elapsed / probe.every.as_secs_f64().max(1.0)) as u64 + 1;
+    probes.iter().map(times).sum()
 }
 
 #[cfg(test)]
@@ -186,24 +411,159 @@ mod tests {
         assert_eq!(read(&mut evidence, false, &[]).last_arrival, Some(now));
     }
 
+    /// A visit of the kubelet's, answered at once.
+    fn probe(cookie: u64) -> Connection {
+        Connection {
+            peer: "10.0.0.99:1234".parse().unwrap(),
+            ..fresh(cookie)
+        }
+    }
+
+    /// A connection that the app closed that long ago.
+    fn closed_before(ago: u64) -> RecentlyClosed {
+        RecentlyClosed {
+            port: 8000,
+            peer: "10.0.0.1:4321".parse().unwrap(),
+            ago: Duration::from_millis(ago),
+        }
+    }
+
     #[test]
-    fn two_probes_a_second_are_no_traffic_and_more_are() {
+    fn the_kubelets_probes_keep_a_beat_and_what_does_not_arrives() {
         let mut evidence = evidence();
         let began = evidence.began();
         for n in 0..60 {
-            // Two probes each second, with jitter: now and then three within one.
-            let at = began + n * 500 * MS + (n % 3) * 130 * MS;
-            evidence.closed(&fresh(u64::from(n)), true, at);
+            // Two probes, each once a second.
+            let at = began + (n / 2) * 1000 * MS + (n % 2) * 370 * MS;
+            evidence.closed(&probe(u64::from(n)), true, at);
         }
         assert_eq!(evidence.arrivals(), 0);
-        for n in 100..200 {
-            let at = began + 30_000 * MS + (n - 100) * 100 * MS;
-            evidence.closed(&fresh(u64::from(n)), true, at);
+        for n in 100..120 {
+            let at = began + 30_000 * MS + (n - 100) * (n - 100) * 90 * MS;
+            evidence.closed(&probe(u64::from(n)), true, at);
         }
-        let arrivals = evidence.arrivals();
-        assert!(
-            (70..=80).contains(&arrivals),
-            "{arrivals} of 100 within 10 s"
+        assert!(evidence.arrivals() >= 20);
+    }
+
+    #[test]
+    fn the_kubelet_is_allowed_its_probes_and_no_more() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        evidence.set_probes(vec![
+            Probe {
+                port: 8000,
+                every: 10_000 * MS,
+            },
+            Probe {
+                port: 9000,
+                every: 1000 * MS,
+            },
+        ]);
+        evidence.closed(&probe(1), true, began + 4000 * MS);
+        assert_eq!(evidence.arrivals(), 0);
+        evidence.closed(&probe(2), true, began + 7300 * MS);
+        assert_eq!(evidence.arrivals(), 1, "a client behind the same address");
+        evidence.closed(&probe(3), true, began + 14_000 * MS);
+        assert_eq!(evidence.arrivals(), 1);
+        evidence.closed(&probe(4), true, began + 16_100 * MS);
+        assert_eq!(evidence.arrivals(), 2);
+    }
+
+    #[test]
+    fn a_monitor_that_the_kernel_remembers_does_not_arrive() {
+        for (ago, arrivals) in [([12_000, 7000, 2000], 0), ([12_000, 8500, 2000], 3)] {
+            let mut evidence = evidence();
+            let began = evidence.began();
+            for ago in ago {
+                evidence.remember(&closed_before(ago), began);
+            }
+            for n in 0..3 {
+                let at = began + 3000 * MS + n * 5000 * MS;
+                evidence.closed(&fresh(u64::from(n)), false, at);
+            }
+            assert_eq!(evidence.arrivals(), arrivals, "{ago:?}");
+        }
+    }
+
+    #[test]
+    fn a_monitor_shows_itself_at_its_third_visit_and_is_taken_back_when_it_is_irregular() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        let mut visit = |cookie: u64, at: u32| {
+            evidence.closed(&fresh(cookie), false, began + at * MS);
+            evidence.arrivals()
+        };
+        assert_eq!(visit(1, 1000), 1);
+        assert_eq!(visit(2, 6000), 2);
+        assert_eq!(visit(3, 11_050), 0);
+        assert_eq!(visit(4, 16_000), 0);
+        assert_eq!(visit(5, 18_300), 5);
+    }
+
+    #[test]
+    fn a_visit_that_takes_long_to_be_answered_is_no_monitors() {
+        let mut evidence = evidence();
+        for n in 1..=3 {
+            let asks = Connection {
+                last_received: 100,
+                acknowledged: 0,
+                ..idle(n)
+            };
+            let now = evidence.began() + (n as u32) * 5000 * MS;
+            evidence.sees_open(&asks, false, now);
+            let still = Connection {
+                last_received: 2400,
+                ..asks
+            };
+            evidence.sees_open(&still, false, now + 2300 * MS);
+        }
+        assert_eq!(evidence.arrivals(), 3);
+    }
+
+    #[test]
+    fn requests_on_kept_connections_of_a_proxy_in_the_pod_arrive() {
+        for (from_pod, arrivals) in [(true, 2), (false, 0)] {
+            let mut evidence = evidence();
+            let began = evidence.began();
+            let mut kept = Connection {
+                from_pod,
+                ..idle(1)
+            };
+            evidence.existed_before(&kept);
+            evidence.sees_open(&kept, false, began + 1000 * MS);
+            for (at, came, went) in [(2000, 150, 300), (2500, 17, 17), (3700, 90, 80)] {
+                kept.received += came;
+                kept.acknowledged += went;
+                kept.segments += 1;
+                (kept.last_received, kept.last_sent) = (60, 50);
+                evidence.sees_open(&kept, false, began + at * MS);
+            }
+            assert_eq!(evidence.arrivals(), arrivals, "a ping is no request");
+        }
+    }
+
+    #[test]
+    fn visitors_are_named_with_their_beat_or_their_rate() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        for ago in [12_000, 7000, 2000] {
+            evidence.remember(&closed_before(ago), began);
+        }
+        let client = Connection {
+            peer: "10.0.0.7:99".parse().unwrap(),
+            ..fresh(9)
+        };
+        evidence.closed(&client, false, began + 2000 * MS);
+        let visitors = evidence.visitors(began + 4000 * MS);
+        assert_eq!(
+            visitors.monitors_text().as_deref(),
+            Some("10.0.0.1 every 5 s")
         );
+        assert_eq!(
+            visitors.arriving_text().as_deref(),
+            Some("10.0.0.7 at 0.25/s")
+        );
+        let later = evidence.visitors(began + 14_000 * MS);
+        assert_eq!(later.arriving_text(), None);
     }
 }

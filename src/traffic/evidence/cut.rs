@@ -151,7 +151,7 @@ mod tests {
         read(&mut evidence, false, &[]);
         evidence.closed(&closed(waiting(2, 50)), false, now);
         evidence.begin_read(None);
-        assert!(evidence.snapshot(false).app_is_gone());
+        assert!(evidence.snapshot(false, now).app_is_gone());
         evidence.hook_answered(true);
         evidence.hook_answered(true);
         assert_eq!(evidence.cut(), 1, "the first had left while the app lived");
@@ -191,8 +191,8 @@ mod tests {
             state: State::FinWait1,
             ..waiting(5, 50)
         };
-        evidence.closing(&orphan, false);
-        evidence.closing(&waiting(6, 50), false);
+        evidence.closing(&orphan, false, evidence.began() + 9000 * MS);
+        evidence.closing(&waiting(6, 50), false, evidence.began() + 9000 * MS);
         evidence.closed(&closed(waiting(5, 50)), false, now);
         assert_eq!(
             evidence.cut(),
@@ -241,7 +241,7 @@ mod tests {
             acknowledged: 0,
             ..asks(1, 50)
         };
-        evidence.closing(&left, true);
+        evidence.closing(&left, true, evidence.began() + 9000 * MS);
         assert_eq!(evidence.cut(), 0);
         evidence.closed(&asks(1, 60), true, evidence.began() + 7000 * MS);
         assert_eq!(evidence.cut(), 0, "once");

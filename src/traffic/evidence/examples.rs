@@ -27,6 +27,7 @@ pub fn idle(cookie: u64) -> Connection {
         cookie,
         port: 8000,
         peer: "10.0.0.1:1234".parse().unwrap(),
+        from_pod: false,
         state: State::Established,
         unread: 0,
         unacknowledged: 0,
@@ -72,5 +73,5 @@ pub fn read(evidence: &mut Evidence, routes_changed: bool, seen: &[Connection]) 
     for each in seen {
         evidence.sees_open(each, false, now);
     }
-    evidence.snapshot(true)
+    evidence.snapshot(true, now)
 }

@@ -1,0 +1,319 @@
+//! Monitors: addresses that call at a steady beat, as scrapes and health checks do. Pure: a list of visits in, beats out.
+//!
+//! A client behind a Service has no beat: each of its connections goes to a pod by chance. What calls one pod at equal
+//! intervals has that pod on a list, and goes on calling it whatever routes do.
+
+use std::collections::HashMap;
+
+/// The shortest beat: a probe of the kubelet's each second, which may come a little early.
+const SHORTEST: f64 = 0.9;
+
+/// How many visits make a beat: two equal intervals. One interval is any two visits.
+const FEWEST: usize = 3;
+
+/// How many visits make a beat where the address calls with other requests too, which follow none.
+const FEWEST_AMONG_OTHERS: usize = 4;
+
+/// The longest that the answer to a monitor takes, in seconds. Prometheus gives up after 10 s by default, but a page that
+/// takes so long is work.
+pub const ANSWERED_WITHIN: f64 = 2.0;
+
+/// The most that a monitor asks with: a request, and TLS with a certificate of the client's.
+const LONGEST_REQUEST: u64 = 8 * 1024;
+
+/// How far the sizes of a monitor's requests may be apart: the signature of a client's certificate has no fixed length.
+const SIZE_TOLERANCE: u64 = 16;
+
+/// How far a visit may be off its beat, in seconds.
+///
+/// The timers of Prometheus, the kubelet, Envoy, HAProxy and the cloud's load balancers are exact to some milliseconds;
+/// what is late is the visit's way through loaded machines, and with `TIME_WAIT`, where only the end of a visit is known,
+/// the answer. Neither grows with the interval beyond a point. The wider this is, the more often three visits of a client
+/// look like a beat: of visits by chance at rate r, two intervals in a row are as close as this with probability r times
+/// it, so one in eight where a client calls every four seconds and never calls otherwise.
+fn tolerance(every: f64) -> f64 {
+    (0.1 + 0.05 * every).min(0.5)
+}
+
+/// One request from an address, on a connection of its own or on one that is kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Visit {
+    /// When the last bytes of it came or went, in seconds since the drain began; less than 0 before.
+    pub at: f64,
+    /// The bytes of the request; none where the kernel remembers nothing but that it was.
+    pub bytes: Option<u64>,
+}
+
+/// A beat that an address keeps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Beat {
+    /// Seconds from one visit to the next.
+    pub every: f64,
+}
+
+/// What the visits of one address are.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Findings {
+    /// The beats that the address keeps.
+    pub beats: Vec<Beat>,
+    /// For each visit, whether it is a monitor's.
+    pub is_monitor: Vec<bool>,
+}
+
+/// Finds the beats in all visits of an address, which are in order of time; at most so many of them.
+///
+/// Either every visit follows a beat. Or, where other requests come from the address too, the visits with one size of
+/// request do, all of them that have been seen; the others are clients'.
+pub fn find(visits: &[Visit], at_most: usize) -> Findings {
+    let mut used = vec![false; visits.len()];
+    let all: Vec<usize> = (0..visits.len()).collect();
+    if let Some(beats) = explain(visits, &all, at_most, FEWEST, &mut used) {
+        return Findings {
+            beats,
+            is_monitor: used,
+        };
+    }
+    let mut sizes: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (n, visit) in visits.iter().enumerate() {
+        if let Some(bytes) = visit.bytes {
+            sizes.entry(bytes).or_default().push(n);
+        }
+    }
+    let mut beats = Vec::new();
+    let mut used = vec![false; visits.len()];
+    for of_size in sizes.into_values() {
+        match explain(visits, &of_size, 1, FEWEST_AMONG_OTHERS, &mut used) {
+            Some(more) => beats.extend(more),
+            None => of_size.iter().for_each(|&n| used[n] = false),
+        }
+    }
+    Findings {
+        beats,
+        is_monitor: used,
+    }
+}
+
+/// Explains all of these visits by at most so many beats of at least `fewest` visits each, if that can be done.
+fn explain(
+    visits: &[Visit],
+    these: &[usize],
+    at_most: usize,
+    fewest: usize,
+    used: &mut [bool],
+) -> Option<Vec<Beat>> {
+    let mut beats = Vec::new();
+    while let Some(first) = these.iter().position(|&n| !used[n]) {
+        if beats.len() == at_most {
+            return None;
+        }
+        // A second beat could be found by chance in what the first leaves over, so it has to show itself once more.
+        let fewest = fewest + usize::from(!beats.is_empty());
+        let mut seconds = (first + 1..these.len()).filter(|&second| !used[these[second]]);
+        let (beat, follow) =
+            seconds.find_map(|second| follow(visits, these, used, first, second, fewest))?;
+        follow.into_iter().for_each(|n| used[n] = true);
+        beats.push(beat);
+    }
+    Some(beats)
+}
+
+/// The visits that follow the beat of the interval between these two, from the first on.
+fn follow(
+    visits: &[Visit],
+    these: &[usize],
+    used: &[bool],
+    first: usize,
+    second: usize,
+    fewest: usize,
+) -> Option<(Beat, Vec<usize>)> {
+    let start = visits[these[first]];
+    let mut every = visits[these[second]].at - start.at;
+    if every < SHORTEST || !is_alike(&start, &visits[these[second]]) {
+        return None;
+    }
+    let mut found = vec![these[first], these[second]];
+    let (mut last, mut intervals, mut missed) = (visits[these[second]].at, 1.0, 0_usize);
+    let mut next = second + 1;
+    let mut expected = last + every;
+    while next < these.len() {
+        let off = tolerance(every);
+        let visit = visits[these[next]];
+        let by_average = start.at + (intervals + 1.0 + missed as f64) * every;
+        let earliest = expected.min(by_average) - off;
+        let latest = expected.max(by_average) + off;
+        if used[these[next]] || visit.at < earliest || !is_alike(&start, &visit) {
+            next += 1;
+        } else if visit.at <= latest {
+            found.push(these[next]);
+            intervals += 1.0 + missed as f64;
+            missed = 0;
+            last = visit.at;
+            every = (last - start.at) / intervals;
+            expected = last + every;
+            next += 1;
+        } else {
+            // One visit in four may be missing: it was refused, or the other end closed its connection.
+            missed += 1;
+            if found.len() < 4 * missed {
+                break;
+            }
+            expected += every;
+        }
+    }
+    (found.len() >= fewest).then_some((Beat { every }, found))
+}
+
+/// Whether two visits may be the same monitor's: the same few bytes, as far as that is known.
+fn is_alike(one: &Visit, other: &Visit) -> bool {
+    let short = |visit: &Visit| visit.bytes.is_none_or(|bytes| bytes <= LONGEST_REQUEST);
+    let same = match (one.bytes, other.bytes) {
+        (Some(one), Some(other)) => one.abs_diff(other) <= SIZE_TOLERANCE,
+        _ => true,
+    };
+    same && short(one) && short(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Visits of so many bytes at these times.
+    fn visits(bytes: u64, at: &[f64]) -> Vec<Visit> {
+        let visit = |&at| Visit {
+            at,
+            bytes: Some(bytes),
+        };
+        at.iter().map(visit).collect()
+    }
+
+    fn sorted(visits: impl IntoIterator<Item = Vec<Visit>>) -> Vec<Visit> {
+        let mut all: Vec<_> = visits.into_iter().flatten().collect();
+        all.sort_by(|a, b| a.at.total_cmp(&b.at));
+        all
+    }
+
+    /// How many visits are not a monitor's.
+    fn clients(visits: &[Visit], at_most: usize) -> usize {
+        let findings = find(visits, at_most);
+        findings.is_monitor.iter().filter(|is| !**is).count()
+    }
+
+    #[test]
+    fn two_equal_intervals_are_a_beat_and_one_is_none() {
+        assert_eq!(clients(&visits(200, &[1.0, 6.0]), 2), 2);
+        let findings = find(&visits(200, &[1.0, 6.0, 11.1]), 2);
+        assert_eq!(findings.is_monitor, [true; 3]);
+        assert!((findings.beats[0].every - 5.0).abs() < 0.1);
+        assert_eq!(
+            clients(&visits(200, &[1.0, 6.0, 12.0]), 2),
+            3,
+            "a second late"
+        );
+    }
+
+    #[test]
+    fn one_irregular_visit_takes_it_back() {
+        let steady = [-10.0, -5.0, 0.0, 5.0];
+        assert_eq!(clients(&visits(200, &steady), 2), 0);
+        assert_eq!(clients(&visits(200, &[-10.0, -5.0, 0.0, 5.0, 6.5]), 2), 5);
+    }
+
+    #[test]
+    fn requests_of_other_sizes_are_no_beat() {
+        let mut changing = visits(200, &[0.0, 5.0, 10.0]);
+        changing[1].bytes = Some(300);
+        assert_eq!(clients(&changing, 2), 3);
+        let mut long = visits(9000, &[0.0, 5.0, 10.0]);
+        assert_eq!(clients(&long, 2), 3);
+        long.iter_mut().for_each(|visit| visit.bytes = None);
+        assert_eq!(clients(&long, 2), 0, "the kernel remembers no sizes");
+    }
+
+    #[test]
+    fn two_monitors_may_share_an_address() {
+        let both = sorted([
+            visits(150, &[0.0, 10.0, 20.0, 30.0, 40.0]),
+            visits(250, &[3.0, 18.0, 33.0, 48.0]),
+        ]);
+        assert_eq!(clients(&both, 2), 0);
+        assert_eq!(find(&both, 2).beats.len(), 2);
+        let same = sorted([
+            visits(150, &[0.0, 10.0, 20.0, 30.0, 40.0]),
+            visits(150, &[4.0, 14.0, 24.0, 34.0]),
+        ]);
+        assert_eq!(clients(&same, 2), 0, "readiness and liveness");
+    }
+
+    #[test]
+    fn a_monitor_at_an_address_of_clients_shows_by_its_size() {
+        let clients_and_checks = sorted([
+            visits(150, &[1.0, 3.0, 5.0, 7.0]),
+            visits(90, &[1.3, 1.9, 4.0, 6.6]),
+        ]);
+        let findings = find(&clients_and_checks, 1);
+        for (visit, is_monitor) in clients_and_checks.iter().zip(&findings.is_monitor) {
+            assert_eq!(*is_monitor, visit.bytes == Some(150), "{visit:?}");
+        }
+    }
+
+    #[test]
+    fn one_visit_in_four_may_be_missing() {
+        assert_eq!(
+            clients(&visits(200, &[0.0, 5.0, 10.0, 15.0, 25.0, 30.0]), 1),
+            0
+        );
+        assert_eq!(clients(&visits(200, &[0.0, 5.0, 15.0, 20.0]), 1), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn a_steady_beat_is_found_whatever_its_phase_and_jitter(
+            every in 1.0..60.0_f64,
+            phase in 0.0..60.0_f64,
+            jitter in proptest::collection::vec(-0.05..0.05_f64, 3..40),
+        ) {
+            let at: Vec<f64> = (jitter.iter().enumerate())
+                .map(|(n, jitter)| n as f64 * every - phase + jitter)
+                .collect();
+            prop_assert_eq!(clients(&visits(200, &at), 1), 0);
+        }
+
+        #[test]
+        fn what_is_found_is_never_more_than_what_was_seen(
+            mut at in proptest::collection::vec(-60.0..60.0_f64, 0..60),
+            sizes in proptest::collection::vec(proptest::option::of(1..400_u64), 60),
+            at_most in 0..4_usize,
+        ) {
+            at.sort_by(f64::total_cmp);
+            let seen: Vec<Visit> = (at.iter().zip(&sizes))
+                .map(|(&at, &bytes)| Visit { at, bytes })
+                .collect();
+            let findings = find(&seen, at_most);
+            prop_assert_eq!(findings.is_monitor.len(), seen.len());
+            let monitors = findings.is_monitor.iter().filter(|is| **is).count();
+            prop_assert!(monitors >= FEWEST * findings.beats.len());
+            prop_assert!(findings.beats.iter().all(|beat| beat.every >= SHORTEST));
+        }
+    }
+
+    #[test]
+    fn clients_by_chance_are_seldom_taken_for_a_monitor() {
+        // One address that calls every four seconds on average, for a minute, with the same request each time.
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut mistaken = 0;
+        for _ in 0..1000 {
+            let (mut at, mut times) = (-60.0, Vec::new());
+            loop {
+                at += -(1.0 - random.f64()).ln() * 4.0;
+                if at > 0.0 {
+                    break;
+                }
+                times.push(at);
+            }
+            mistaken +=
+                usize::from(times.len() > 2 && clients(&visits(200, &times), 2) < times.len());
+        }
+        assert!(mistaken <= 2, "{mistaken} of 1000");
+    }
+}
