@@ -5,16 +5,19 @@
 //! and when. That is enough to tell a connection that waits for an answer from one that is merely kept open.
 
 mod connection;
+mod history;
 mod netlink;
 mod procfs;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use connection::{Connection, INTERIM, LastSpoke, State};
+pub use history::Past;
+use history::History;
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
@@ -53,15 +56,11 @@ pub enum Rule {
     },
 }
 
-/// Whether the app had replied to what had come on a connection, when so many bytes had.
-type Replies = HashMap<u64, (u64, Option<bool>)>;
-
 /// Reads the connections of some ports.
 #[derive(Debug)]
 pub struct Table {
     ports: BTreeSet<u16>,
-    /// Of those that are tied.
-    replies: Mutex<Replies>,
+    history: Mutex<History>,
 }
 
 impl Table {
@@ -69,7 +68,7 @@ impl Table {
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         Self {
             ports: ports.into_iter().collect(),
-            replies: Mutex::default(),
+            history: Mutex::default(),
         }
     }
 
@@ -78,51 +77,59 @@ impl Table {
         self.ports.iter().copied()
     }
 
-    /// Hands out each connection, and says whether something listens on one of the ports.
+    /// Hands out each connection, judged by what earlier reads of this table saw of it too, and says whether something
+    /// listens on one of the ports.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or does not answer.
     pub async fn each(&self, mut each: impl FnMut(Connection)) -> Result<bool, Error> {
         let mut listens = false;
         let mut tied = Vec::new();
-        netlink::dump(&self.ports, |connection| match connection.state {
-            State::Listen => listens = true,
-            _ if connection.brought() > 0
+        self.history().begin_read();
+        netlink::dump(&self.ports, |mut connection| {
+            if connection.state == State::Listen {
+                listens = true;
+            } else if connection.brought() > 0
                 && connection.is_tied()
-                && connection.last_received >= REPLY_KNOWN =>
+                && connection.last_received >= REPLY_KNOWN
             {
                 tied.push(connection);
+            } else {
+                self.history().take(&mut connection, None);
+                each(connection);
             }
-            _ => each(connection),
         })
         .await?;
-        self.ask_for_replies(&mut tied);
-        tied.into_iter().for_each(each);
+        self.judge_tied(tied, each);
+        self.history().end_read();
         Ok(listens)
     }
 
-    /// Fills in whether the app has replied. The kernel is asked once for what has come on a connection so far: its other
-    /// table is slower to read.
-    fn ask_for_replies(&self, tied: &mut [Connection]) {
-        let mut known = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
-        let news =
-            |of: &Connection| (known.get(&of.cookie)).is_none_or(|(at, _)| *at != of.received);
-        let said = if tied.iter().any(news) && procfs::tells_replies() {
+    /// Judges those whose last request and last answer bear the same tick. The kernel is asked whether the app has
+    /// replied, once for what has come on a connection so far: its other table is slower to read.
+    fn judge_tied(&self, mut tied: Vec<Connection>, mut each: impl FnMut(Connection)) {
+        let mut history = self.history();
+        let known = |history: &History, of: &Connection| {
+            let past = history.of(of.cookie)?;
+            past.replied.filter(|_| past.brought == of.brought())
+        };
+        let ask = tied.iter().any(|of| known(&history, of).is_none());
+        let said = if ask && procfs::tells_replies() {
             // Where it cannot be read, the rule does without.
             procfs::replies(&self.ports).unwrap_or_default()
         } else {
             HashMap::new()
         };
-        let mut kept = Replies::with_capacity(tied.len());
-        for each in tied {
-            let replied = match known.get(&each.cookie) {
-                Some(&(at, replied)) if at == each.received => replied,
-                _ => said.get(&(each.port, each.peer)).copied(),
-            };
-            each.replied = replied;
-            kept.insert(each.cookie, (each.received, replied));
+        for mut connection in tied.drain(..) {
+            let replied = known(&history, &connection)
+                .unwrap_or_else(|| said.get(&(connection.port, connection.peer)).copied());
+            history.take(&mut connection, Some(replied));
+            each(connection);
         }
-        *known = kept;
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands out what the kernel remembers of connections that the app has closed first within the last minute.

@@ -57,7 +57,7 @@ impl State {
     }
 
     /// The client may have closed its half, which the kernel counts as a byte received.
-    fn client_closed(self) -> bool {
+    pub(super) fn client_closed(self) -> bool {
         matches!(
             self,
             State::CloseWait | State::LastAck | State::Closing | State::Other
@@ -117,6 +117,8 @@ pub struct Connection {
     pub last_acknowledgement: u32,
     /// Whether the app has replied to what came last; none where it was not asked for, or the kernel cannot say.
     pub replied: Option<bool>,
+    /// Which end spoke last, where earlier reads of the table tell more than this one.
+    pub judged: Option<LastSpoke>,
 }
 
 impl Connection {
@@ -151,28 +153,42 @@ impl Connection {
         }
     }
 
-    /// Which end sent bytes last.
+    /// Which end sent bytes last, as far as this read and earlier ones tell.
+    pub fn last_spoke(&self) -> LastSpoke {
+        self.judged.unwrap_or_else(|| self.last_spoke_by_clock())
+    }
+
+    /// Which end sent bytes last, as far as this read alone tells.
     ///
     /// Both times are of the kernel's ticks, 1 to 4 ms apart, so a request and the answer just before or after it can
     /// bear the same one. Then the kernel may know that the app has not [replied](Connection::replied). Else an
     /// acknowledgement later than both was the client's, of the answer; and where there has only been one segment to
     /// answer, the answer came after it.
-    pub fn last_spoke(&self) -> LastSpoke {
+    ///
+    /// A client that has closed its half may have left altogether or may still read; the kernel does not know. If the app
+    /// has not even read what it sent, it is taken to have left, which is unclear and so is waited for no longer than
+    /// max-quiet. The end of its half acknowledges what came before it, and makes the kernel forget whether the app has
+    /// replied, so neither tells anything.
+    pub(super) fn last_spoke_by_clock(&self) -> LastSpoke {
         if self.brought() == 0 {
             return LastSpoke::App;
         }
+        let half_closed = self.state == State::CloseWait;
         let unread = (self.unread).saturating_sub(u32::from(self.state.client_closed()));
         let unacknowledged =
             (self.unacknowledged).saturating_sub(u32::from(self.state.app_closed()));
+        if half_closed && unread > 0 {
+            return LastSpoke::Unclear;
+        }
         if self.answered() == 0 || unread > 0 || unacknowledged > 0 {
             return LastSpoke::Client;
         }
         match self.last_received.cmp(&self.last_sent) {
             Ordering::Less => LastSpoke::Client,
             Ordering::Greater => LastSpoke::App,
-            Ordering::Equal if self.replied == Some(false) => LastSpoke::Client,
+            Ordering::Equal if self.replied == Some(false) && !half_closed => LastSpoke::Client,
             Ordering::Equal => {
-                let acknowledged = self.last_acknowledgement < self.last_received;
+                let acknowledged = self.last_acknowledgement < self.last_received && !half_closed;
                 let only_one = self.segments == 1 && self.answered() > INTERIM;
                 if acknowledged || only_one {
                     LastSpoke::App
@@ -181,6 +197,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// The app has read all that came, and all that it wrote is acknowledged.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unread <= u32::from(self.state.client_closed())
+            && self.unacknowledged <= u32::from(self.state.app_closed())
     }
 
     /// The last request and the last answer bear the same tick, in whichever order they came.
@@ -220,6 +242,7 @@ mod tests {
             last_sent: 4000,
             last_acknowledgement: 3990,
             replied: None,
+            judged: None,
         }
     }
 

@@ -359,6 +359,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         received: long(128),
         segments: word(152),
         replied: None,
+        judged: None,
     })
 }
 

@@ -38,6 +38,7 @@ pub fn idle(cookie: u64) -> Connection {
         last_sent: 4000,
         last_acknowledgement: 3990,
         replied: None,
+        judged: None,
     }
 }
 
