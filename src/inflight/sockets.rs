@@ -5,6 +5,8 @@
 //! and when. That is enough to tell a connection that waits for an answer from one that is merely kept open.
 
 mod connection;
+mod control;
+mod frames;
 mod history;
 mod netlink;
 mod procfs;
@@ -16,8 +18,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use connection::{Connection, INTERIM, LastSpoke, State};
-pub use history::Past;
 use history::History;
+pub use history::Past;
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it

@@ -92,7 +92,7 @@ impl LastSeen {
     /// that waits for nothing is less than any request.
     fn is_of(&self, closed: &Connection) -> bool {
         let goodbye = match self.last_spoke {
-            LastSpoke::App => CLOSE_NOTIFY,
+            LastSpoke::App | LastSpoke::PerhapsIdle => CLOSE_NOTIFY,
             LastSpoke::Client | LastSpoke::Unclear => 0,
         };
         closed.received <= self.brought + goodbye + 1

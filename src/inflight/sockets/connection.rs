@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::frames::Totals;
+
 /// The longest that an interim answer is: `HTTP/1.1 100 Continue` and its two line ends. It is no answer.
 pub const INTERIM: u64 = 25;
 
@@ -82,6 +84,8 @@ pub enum LastSpoke {
     Client,
     /// The app, or neither end ever.
     App,
+    /// The client, but most likely it waits for nothing: it sent a control frame of WebSocket or HTTP/2, or it has left.
+    PerhapsIdle,
     /// The kernel's clock leaves it open.
     Unclear,
 }
@@ -109,6 +113,12 @@ pub struct Connection {
     pub segments: u32,
     /// Bytes of the app's that were acknowledged; the end of its half counts as one.
     pub acknowledged: u64,
+    /// Segments in which the app's bytes went, those sent twice included; none where the kernel is too old to say.
+    pub segments_sent: u32,
+    /// The largest segment that came, in bytes; 536 where all were smaller (`tcpi_rcv_mss`).
+    pub largest_segment: u32,
+    /// The time from bytes of the app's to their acknowledgement, smoothed (`tcpi_rtt`).
+    pub round_trip: Duration,
     /// How long ago bytes came.
     pub last_received: u32,
     /// How long ago the app sent bytes.
@@ -119,6 +129,8 @@ pub struct Connection {
     pub replied: Option<bool>,
     /// Which end spoke last, where earlier reads of the table tell more than this one.
     pub judged: Option<LastSpoke>,
+    /// The bytes that moved last were control frames, as far as earlier reads have seen.
+    pub only_control: bool,
 }
 
 impl Connection {
@@ -138,18 +150,32 @@ impl Connection {
         self.state.app_closed() && self.received == 0 && self.acknowledged == 0
     }
 
+    /// What the kernel has counted.
+    pub(super) fn totals(&self) -> Totals {
+        Totals {
+            received: self.brought(),
+            acknowledged: self.answered(),
+            segments_received: self.segments,
+            segments_sent: self.segments_sent,
+        }
+    }
+
     /// It brought something and never got anything.
     pub fn unanswered(&self) -> bool {
         self.brought() > 0 && self.answered() == 0
     }
 
     /// A client waits for an answer on it, as far as one read can tell: [`Connection::is_busy`] without what only moves
-    /// bytes. Where the kernel's clock leaves it open, a client is taken to wait for as long as `max_quiet`.
+    /// bytes. Where the kernel's clock leaves it open, a client is taken to wait for as long as `max_quiet`; where it most
+    /// likely does not, for three quarters of that, so that connections that are idle hold a drain for no more than about
+    /// 3 s beyond min-wait.
     pub fn waits(&self, max_quiet: Duration) -> bool {
+        let received = u128::from(self.last_received);
         match self.last_spoke() {
             LastSpoke::Client => true,
             LastSpoke::App => false,
-            LastSpoke::Unclear => u128::from(self.last_received) < max_quiet.as_millis(),
+            LastSpoke::PerhapsIdle => received < (max_quiet * 3 / 4).as_millis(),
+            LastSpoke::Unclear => received < max_quiet.as_millis(),
         }
     }
 
@@ -178,7 +204,10 @@ impl Connection {
         let unacknowledged =
             (self.unacknowledged).saturating_sub(u32::from(self.state.app_closed()));
         if half_closed && unread > 0 {
-            return LastSpoke::Unclear;
+            return match self.answered() {
+                0 => LastSpoke::Unclear,
+                _ => LastSpoke::PerhapsIdle,
+            };
         }
         if self.answered() == 0 || unread > 0 || unacknowledged > 0 {
             return LastSpoke::Client;
@@ -213,7 +242,8 @@ impl Connection {
     /// It is in the middle of a request: a client [waits](Connection::waits) on it, or it moved bytes within the quiet
     /// period, as a stream or an upload does.
     pub fn is_busy(&self, quiet_period: Duration, max_quiet: Duration) -> bool {
-        let moved = u128::from(self.last_received.min(self.last_sent)) < quiet_period.as_millis();
+        let moved = !self.only_control
+            && u128::from(self.last_received.min(self.last_sent)) < quiet_period.as_millis();
         self.brought() > 0 && (moved || self.waits(max_quiet))
     }
 }
@@ -243,6 +273,10 @@ mod tests {
             last_acknowledgement: 3990,
             replied: None,
             judged: None,
+            only_control: false,
+            segments_sent: 2,
+            largest_segment: 536,
+            round_trip: Duration::ZERO,
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::REPLY_KNOWN;
 use super::connection::{Connection, INTERIM, LastSpoke};
+use super::control::Control;
 
 /// A connection as a read of the table saw it. Ages are in milliseconds, counted from that read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Past {
     pub replied: Option<Option<bool>>,
     /// Which end spoke last.
     pub last_spoke: LastSpoke,
+    /// What is known of its control frames.
+    pub control: Option<Control>,
 }
 
 impl Past {
@@ -41,6 +44,7 @@ impl Past {
             last_sent: seen.last_sent,
             replied: None,
             last_spoke: seen.last_spoke(),
+            control: past.and_then(|past| past.control),
         }
     }
 }
@@ -112,9 +116,18 @@ impl History {
     pub fn take(&mut self, seen: &mut Connection, replied: Option<Option<bool>>) {
         seen.replied = replied.flatten();
         let before = self.of(seen.cookie);
-        seen.judged = Some(judge(seen, before));
+        let by_clock = judge(seen, before);
+        let control = Control::next(before.and_then(|past| past.control), seen, by_clock);
+        let known = control.filter(|_| seen.is_quiet());
+        seen.judged = Some(match known {
+            Some(control) => control.last_spoke(),
+            None if Control::is_unused(seen) => LastSpoke::App,
+            None => by_clock,
+        });
+        seen.only_control = known.is_some_and(|control| control.only_control());
         let past = Past {
             replied,
+            control,
             ..Past::new(seen, before)
         };
         self.known.insert(seen.cookie, (self.read, past));
@@ -149,6 +162,10 @@ mod tests {
             last_acknowledgement: 900,
             replied: None,
             judged: None,
+            only_control: false,
+            segments_sent: 2,
+            largest_segment: 536,
+            round_trip: std::time::Duration::ZERO,
         }
     }
 

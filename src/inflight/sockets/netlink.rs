@@ -360,6 +360,10 @@ fn connection(message: &[u8]) -> Option<Connection> {
         segments: word(152),
         replied: None,
         judged: None,
+        only_control: false,
+        segments_sent: word(156),
+        largest_segment: word(20),
+        round_trip: Duration::from_micros(word(68).into()),
     })
 }
 

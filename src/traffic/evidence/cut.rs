@@ -125,7 +125,7 @@ fn waited(closed: &Connection, last: Option<LastSeen>, max_quiet: Duration) -> b
     match last {
         Some(last) if last.is_of(closed) => match last.last_spoke {
             LastSpoke::Client => true,
-            LastSpoke::App => false,
+            LastSpoke::App | LastSpoke::PerhapsIdle => false,
             LastSpoke::Unclear => recent && !last.quick,
         },
         last if closed.is_tied() && closed.last_spoke() != LastSpoke::Client => {

@@ -39,6 +39,10 @@ pub fn idle(cookie: u64) -> Connection {
         last_acknowledgement: 3990,
         replied: None,
         judged: None,
+        only_control: false,
+        segments_sent: 2,
+        largest_segment: 536,
+        round_trip: Duration::ZERO,
     }
 }
 

@@ -67,6 +67,11 @@ fn connection(cookie: usize, visit: &Visit, t: f64) -> Connection {
         last_sent: if answered { ago(visit.to) } else { u32::MAX },
         last_acknowledgement: ago(visit.from),
         replied: None,
+        judged: None,
+        only_control: false,
+        segments_sent: u32::from(answered),
+        largest_segment: 536,
+        round_trip: Duration::ZERO,
     }
 }
 
