@@ -322,3 +322,6 @@ async fn ended<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

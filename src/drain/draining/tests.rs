@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::*;
 use crate::drain::testing::{BUSY, QUIET, SECOND, TestPod, about, policy, seconds, source};
