@@ -23,8 +23,10 @@ HEAD = "**Who needs this page:** "
 MARKDOWN = markdown_it.MarkdownIt("commonmark").enable("table")
 RUST = tree_sitter.Parser(tree_sitter.Language(tree_sitter_rust.language()))
 
-# Where the messages of a file are explained.
 TROUBLESHOOTING = "docs/troubleshooting.md"
+# Where the messages of a file are explained, by how its name begins; the longest beginning counts. A command that has a page
+# of its own, and says things that no other part says, gets its line here.
+EXPLAINED = {"src/": TROUBLESHOOTING}
 # Files whose sentences are no messages, and where they are checked or explained instead.
 OTHER_FILES = {
     "src/inflight/presets.rs": "the presets' table of docs/sources.md, compared by a test beside them",
@@ -209,12 +211,17 @@ def pattern(text):
     return re.compile(r"[^`\n]*?".join(re.escape(part) for part in fixed))
 
 
-def unexplained(source, page):
+def explained_in(name):
+    """The page that explains the messages of a file."""
+    return EXPLAINED[max((start for start in EXPLAINED if name.startswith(start)), key=len)]
+
+
+def unexplained(source, text, page=TROUBLESHOOTING):
     """The messages of a file that a page lacks."""
-    text = page.replace(r"\|", "|")
+    text = text.replace(r"\|", "|")
     for line, message in messages(source):
         if message not in NO_MESSAGES and not pattern(message).search(text):
-            yield f"line {line}: {message!r} is not in {TROUBLESHOOTING}"
+            yield f"line {line}: {message!r} is not in {page}"
 
 
 def names(source, kind, function):
@@ -300,7 +307,8 @@ def main():
         if name in OTHER_FILES:
             continue
         said |= {message for _, message in messages(source)}
-        check(name, unexplained(source, troubleshooting))
+        page = explained_in(name)
+        check(name, unexplained(source, texts[ROOT / page], page))
     check("tests/docs/docs.py", [f"no such message any more: {text!r}" for text in NO_MESSAGES.keys() - said])
     check("tests/docs/docs.py", [f"no such file any more: {name}" for name in OTHER_FILES if not (ROOT / name).exists()])
     for part, kind, function, least in NAMED:
