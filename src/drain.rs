@@ -5,7 +5,8 @@
 //! or of Kubernetes: the owner is given functions that count work and look at traffic.
 //!
 //! `policy` has the flags, `decision` the rule that ends a drain, `draining` the loop of one drain, `owner` the phases,
-//! `handle` what others may ask, `state` what they may see, `verdict` how a drain went.
+//! `handle` what others may ask, `state` what they may see, `verdict` how a drain went, `visitors` who calls
+//! meanwhile.
 
 mod decision;
 mod draining;
@@ -15,6 +16,7 @@ mod policy;
 mod reads;
 mod state;
 mod verdict;
+mod visitors;
 
 #[cfg(test)]
 mod testing;
@@ -30,6 +32,7 @@ pub use policy::{Args, Policy, Readiness, WhenBlind};
 pub use reads::pause;
 pub use state::{Drain, Event, Phase, State};
 pub use verdict::{Outcome, Trigger, Verdict};
+pub use visitors::{Arriving, Monitor, NAMED, Visitors};
 
 /// What is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum Reading {
     Unknown,
     /// Nothing listens any more where something used to.
     Gone,
+    /// Nothing listens, and nothing has been seen to.
+    Absent,
 }
 
 /// Reads the source of that index once, when it is polled. It may take as long as it likes: it is dropped when no longer
@@ -64,9 +69,10 @@ pub type ReadTraffic = Arc<
 pub type EndpointsLeft = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What one look at the traffic on the app's ports saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrafficSnapshot {
-    /// Connections made since the drain began that brought something.
+    /// Requests that came since the drain began on new connections, or on those that a proxy in the pod keeps. Those of
+    /// monitors are left out.
     pub arrivals: u64,
     /// When the last of them was seen.
     pub last_arrival: Option<Instant>,
@@ -82,6 +88,13 @@ pub struct TrafficSnapshot {
     pub listens: bool,
     /// Of the requests in flight when routes changed, those that have not been seen to end. None before that.
     pub remaining: Option<u64>,
+    /// What listened on the ports when the drain began does no more, and something else does: the app was started again.
+    pub listener_replaced: bool,
+    /// Where nothing listens on the ports: another port of the pod on which something does that is neither ours nor a
+    /// well-known sidecar's.
+    pub other_port: Option<u16>,
+    /// Who calls.
+    pub visitors: Arc<Visitors>,
 }
 
 impl TrafficSnapshot {

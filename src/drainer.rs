@@ -167,6 +167,7 @@ fn read_count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
             match read(meter, &metrics).await {
                 Ok(count) => Reading::Count(count),
                 Err(Error::Http(fetch::Error::Refused)) if meter.record().heard => Reading::Gone,
+                Err(Error::Http(fetch::Error::Refused)) => Reading::Absent,
                 Err(_) => Reading::Unknown,
             }
         })

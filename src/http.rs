@@ -360,10 +360,11 @@ async fn status(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    let seen = app.traffic.as_ref().map(Traffic::counts);
+    let counts = app.traffic.as_ref().map(Traffic::counts);
+    let monitors = (app.traffic.as_ref()).map_or(0, |traffic| traffic.visitors().monitor_count);
     let state = app.drain.state();
     let lasted = state.since.elapsed();
-    match (app.metrics).page(state.phase, lasted, seen.unwrap_or_default()) {
+    match (app.metrics).page(state.phase, lasted, counts.unwrap_or_default(), monitors) {
         Ok(page) => (
             [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
             page,
@@ -400,7 +401,7 @@ fn status_of(app: &App) -> String {
         &app.drain.state(),
         app.readiness,
         &app.meters,
-        app.traffic.as_ref().map(Traffic::counts),
+        app.traffic.as_ref(),
         &app.kubelet,
         Instant::now(),
     )

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::drain::{Outcome, Phase, Verdict};
@@ -30,6 +30,7 @@ pub struct Metrics {
     drain_seconds: Histogram,
     arrivals: IntCounter,
     cut: IntCounter,
+    monitors: IntGauge,
     deadline_seconds: Gauge,
 }
 
@@ -92,6 +93,10 @@ impl Metrics {
                 "gracekeeper_requests_cut_total",
                 "Requests whose connection ended without an answer after the hook was answered.",
             )?,
+            monitors: IntGauge::new(
+                "gracekeeper_monitors",
+                "Callers with a steady beat, such as scrapes and health checks, in the drain that runs or the last one.",
+            )?,
             deadline_seconds: Gauge::new(
                 "gracekeeper_drain_deadline_seconds",
                 "The longest a drain may take.",
@@ -124,6 +129,7 @@ impl Metrics {
         registry.register(Box::new(metrics.drain_seconds.clone()))?;
         registry.register(Box::new(metrics.arrivals.clone()))?;
         registry.register(Box::new(metrics.cut.clone()))?;
+        registry.register(Box::new(metrics.monitors.clone()))?;
         registry.register(Box::new(metrics.deadline_seconds.clone()))?;
         registry.register(Box::new(build))?;
         Ok(metrics)
@@ -174,6 +180,7 @@ impl Metrics {
         phase: Phase,
         lasted: Duration,
         seen: TrafficCounts,
+        monitors: usize,
     ) -> prometheus::Result<String> {
         self.phase_seconds.set(lasted.as_secs_f64());
         for (counter, total) in [
@@ -182,6 +189,8 @@ impl Metrics {
         ] {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
+        self.monitors
+            .set(i64::try_from(monitors).unwrap_or(i64::MAX));
         for each in Phase::ALL {
             self.phase
                 .with_label_values(&[each.name()])
@@ -213,6 +222,8 @@ mod tests {
             last_arrival: None,
             persistent: None,
             reason: None,
+            waiting_for: None,
+            visitors: None,
         });
         metrics.read("a", Ok(3.0));
         let page = metrics
@@ -223,6 +234,7 @@ mod tests {
                     arrivals_total: 7,
                     ..TrafficCounts::default()
                 },
+                2,
             )
             .unwrap();
         for line in [
@@ -240,6 +252,7 @@ mod tests {
             "gracekeeper_drain_deadline_seconds 25",
             "gracekeeper_arrivals_total 7",
             "gracekeeper_requests_cut_total 0",
+            "gracekeeper_monitors 2",
             concat!(
                 "gracekeeper_build_info{version=\"",
                 env!("CARGO_PKG_VERSION"),
@@ -256,7 +269,7 @@ mod tests {
         metrics.read("a", Ok(3.0));
         metrics.read("a", Err("timeout"));
         let page = metrics
-            .page(Phase::Serving, Duration::ZERO, TrafficCounts::default())
+            .page(Phase::Serving, Duration::ZERO, TrafficCounts::default(), 0)
             .unwrap();
         assert!(!page.contains("gracekeeper_inflight{"));
         assert!(page.contains("gracekeeper_source_up{source=\"a\"} 0"));

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::drain::{Phase, Readiness, State, Verdict};
+use crate::drain::{Phase, Readiness, State, Verdict, Visitors};
 use crate::inflight::Meter;
-use crate::traffic::{KubeletAddresses, TrafficCounts};
+use crate::traffic::{KubeletAddresses, Traffic};
 
 /// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
 const LARGEST: usize = 9 * 1024;
@@ -31,6 +31,11 @@ struct VerdictView<'a> {
     persistent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// What the drain still waited for, where it did not end by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<&'a str>,
+    #[serde(flatten)]
+    visitors: VisitorsView,
     deadline_seconds: Number,
     sources: Vec<SourceView<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -44,6 +49,55 @@ struct SourceView<'a> {
     inflight: Option<Number>,
 }
 
+/// Who called while a drain ran.
+#[derive(Debug, Default, Serialize)]
+struct VisitorsView {
+    /// Addresses that call at a steady beat, and keep no drain waiting.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    monitors: Vec<MonitorView>,
+    /// Addresses from which requests still arrive, and keep it waiting.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    arriving: Vec<ArrivingView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MonitorView {
+    address: IpAddr,
+    every_seconds: Number,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ArrivingView {
+    address: IpAddr,
+    arrivals: u64,
+    per_second: Number,
+}
+
+impl VisitorsView {
+    fn new(visitors: &Visitors) -> Self {
+        let monitors = visitors.monitors.iter().map(|monitor| MonitorView {
+            address: monitor.address,
+            every_seconds: tenths(monitor.every.as_secs_f64()),
+        });
+        let arriving = visitors.arriving.iter().map(|arriving| ArrivingView {
+            address: arriving.address,
+            arrivals: arriving.arrivals,
+            per_second: arriving.per_second.into(),
+        });
+        Self {
+            monitors: monitors.collect(),
+            arriving: arriving.collect(),
+        }
+    }
+}
+
+/// A measured time, which is not as exact as a clock shows.
+fn tenths(seconds: f64) -> Number {
+    ((seconds * 10.0).round() / 10.0).into()
+}
+
 /// A status's JSON.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +109,11 @@ struct StatusView<'a> {
     going: bool,
     arrivals: Option<u64>,
     cut: Option<u64>,
+    /// What the drain that runs waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<&'a str>,
+    #[serde(flatten)]
+    visitors: VisitorsView,
     /// Where the kubelet calls from.
     kubelet: Vec<IpAddr>,
     sources: Vec<MeterView<'a>>,
@@ -118,6 +177,10 @@ impl<'a> VerdictView<'a> {
             cut,
             persistent: verdict.persistent,
             reason: verdict.reason.as_deref(),
+            waiting_for: verdict.waiting_for.as_deref(),
+            visitors: (verdict.visitors.as_deref())
+                .map(VisitorsView::new)
+                .unwrap_or_default(),
             deadline_seconds: verdict.deadline.as_secs_f64().into(),
             sources,
             sources_left_out: 0,
@@ -154,7 +217,7 @@ pub fn status(
     state: &State,
     readiness: Readiness,
     meters: &[Meter],
-    traffic: Option<TrafficCounts>,
+    traffic: Option<&Traffic>,
     kubelet: &KubeletAddresses,
     now: Instant,
 ) -> String {
@@ -174,8 +237,12 @@ pub fn status(
         deadline_in_seconds: deadline
             .map(|at| at.saturating_duration_since(now).as_secs_f64().into()),
         going: state.going,
-        arrivals: traffic.map(|seen| seen.arrivals),
-        cut: traffic.map(|seen| seen.cut),
+        arrivals: traffic.map(|traffic| traffic.counts().arrivals),
+        cut: traffic.map(|traffic| traffic.counts().cut),
+        waiting_for: state.waiting_for.as_deref(),
+        visitors: (traffic.filter(|_| state.phase == Phase::Draining))
+            .map(|traffic| VisitorsView::new(&traffic.visitors()))
+            .unwrap_or_default(),
         kubelet: kubelet.addresses(),
         sources: (records.iter())
             .map(|(source, record)| {
@@ -190,7 +257,7 @@ pub fn status(
             })
             .collect(),
         verdict: (state.verdict.as_deref())
-            .map(|verdict| VerdictView::new(verdict, traffic.map(|seen| seen.cut))),
+            .map(|verdict| VerdictView::new(verdict, traffic.map(|traffic| traffic.counts().cut))),
     })
 }
 
@@ -204,6 +271,7 @@ pub fn line(verdict: &Verdict, cut: u64) -> String {
         trigger: verdict.trigger.name(),
         reason: verdict.reason.as_deref(),
         persistent: verdict.persistent,
+        waiting_for: verdict.waiting_for.as_deref(),
         cut,
     }
     .to_string()
@@ -220,6 +288,7 @@ pub fn line_of(json: &[u8]) -> Option<String> {
         trigger: verdict["trigger"].as_str()?,
         reason: verdict["reason"].as_str(),
         persistent: verdict["persistent"].as_u64(),
+        waiting_for: verdict["waitingFor"].as_str(),
         cut: verdict["cut"].as_u64().unwrap_or_default(),
     };
     Some(line.to_string())
@@ -234,6 +303,7 @@ struct Line<'a> {
     trigger: &'a str,
     reason: Option<&'a str>,
     persistent: Option<u64>,
+    waiting_for: Option<&'a str>,
     cut: u64,
 }
 
@@ -255,6 +325,9 @@ impl fmt::Display for Line<'_> {
         }
         if let Some(persistent) = self.persistent {
             write!(f, "; clients that kept their connections: {persistent}")?;
+        }
+        if let Some(waiting_for) = self.waiting_for {
+            write!(f, "; it waited for: {waiting_for}")?;
         }
         if self.cut > 0 {
             write!(f, "; requests cut off: {}", self.cut)?;
@@ -288,6 +361,8 @@ mod tests {
             last_arrival: Some(Duration::from_millis(1_250)),
             persistent: None,
             reason: None,
+            waiting_for: None,
+            visitors: None,
         }
     }
 

@@ -7,8 +7,8 @@
 
 pub(crate) mod evidence;
 mod kubelet;
+mod listeners;
 mod probes;
-mod visitors;
 mod watcher;
 
 use std::collections::BTreeSet;
@@ -19,10 +19,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::drain::TrafficSnapshot;
+use crate::drain::{TrafficSnapshot, Visitors};
 pub use kubelet::KubeletAddresses;
 pub use probes::Probe;
-pub use visitors::Visitors;
 pub use watcher::{Watcher, until};
 
 /// What the app's ports are, and how long quiet is.

@@ -70,9 +70,32 @@ enum ProbePort {
 
 /// Its status.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     conditions: Vec<Condition>,
+    container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ContainerStatus {
+    name: String,
+    state: ContainerState,
+}
+
+/// One of the states that a container can be in; the others are `waiting` and `terminated`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<serde::de::IgnoredAny>,
+}
+
+impl Status {
+    /// Whether no container runs but sidecars and ours. Sidecars are init containers, or named as injection names ours.
+    fn app_is_stopped(&self) -> bool {
+        let mut apps = (self.container_statuses.iter()).filter(|of| of.name != OWN_CONTAINER);
+        !self.container_statuses.is_empty() && apps.all(|of| of.state.running.is_none())
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,7 +111,11 @@ const DISRUPTION: &str = "DisruptionTarget";
 
 /// Kubernetes' default.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+/// And for a probe's period, in seconds.
 const DEFAULT_PERIOD: i64 = 10;
+
+/// How the chart and the injection name the sidecar's container.
+const OWN_CONTAINER: &str = "gracekeeper";
 
 /// Our own pod, as far as its end is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +128,8 @@ pub struct OwnPod {
     pub reason: Option<String>,
     /// The kubelet's probes that bring bytes to a port, while the pod is stopped and while only a container is.
     pub probes: Probes,
+    /// None of the app's containers runs.
+    pub app_is_stopped: bool,
 }
 
 /// The kubelet's probes that bring bytes to a port of the pod. A `tcpSocket` probe brings none.
@@ -148,6 +177,7 @@ impl OwnPod {
             grace: of_probes.fold(of_pod, Duration::min),
             reason: disruption.and_then(|condition| condition.reason.clone()),
             probes: Probes::new(&pod.spec),
+            app_is_stopped: pod.status.as_ref().is_some_and(Status::app_is_stopped),
         }
     }
 }
@@ -307,5 +337,21 @@ mod tests {
             pod.probes.during(false),
             [probe(8000, 3), probe(15021, 10), probe(9000, 10)]
         );
+    }
+
+    #[test]
+    fn an_app_is_stopped_when_none_of_its_containers_runs() {
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let running = json!({"running": {"startedAt": "2026-11-24T12:00:08Z"}});
+        let status = |app: &serde_json::Value, other: &str| {
+            json!({"status": {"containerStatuses": [
+                {"name": "app", "state": app},
+                {"name": other, "state": running},
+            ]}})
+        };
+        assert!(own(status(&waiting, "gracekeeper")).app_is_stopped);
+        assert!(!own(status(&running, "gracekeeper")).app_is_stopped);
+        assert!(!own(status(&waiting, "other")).app_is_stopped);
+        assert!(!own(json!({})).app_is_stopped, "it is not known");
     }
 }

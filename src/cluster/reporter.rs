@@ -224,6 +224,7 @@ fn pod_facts(pod: OwnPod, going: bool, now: Timestamp, passed: Duration) -> drai
         going: pod.deletion.is_some(),
         granted: Some(granted),
         reason: pod.reason.or(by_kubelet).map(Into::into),
+        app_is_stopped: pod.app_is_stopped,
     }
 }
 
@@ -320,6 +321,7 @@ mod tests {
             grace: 30 * SECOND,
             reason: None,
             probes: Probes::default(),
+            app_is_stopped: false,
         }
     }
 

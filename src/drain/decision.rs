@@ -1,6 +1,7 @@
 //! When a drain is over: a pure function of what was seen and of now.
 
 mod history;
+mod waiting;
 
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub struct Facts {
     pub deadline: Instant,
     /// The sidecar was told to stop.
     pub signalled: bool,
+    /// The pod is going, and not only its app's container.
+    pub going: bool,
+    /// The pod's object says that none of the app's containers runs.
+    pub app_is_stopped: bool,
     /// Since when Services send nothing here any more, as far as is known: the beginning where that is not asked, none
     /// while the answer is awaited.
     pub endpoints_left: Option<Instant>,
@@ -26,7 +31,7 @@ pub struct Facts {
 }
 
 /// What is known of the traffic on the app's ports.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TrafficFacts {
     /// Nothing, and nothing will be: only time can tell that routes have changed.
     Unwatched,
@@ -36,7 +41,7 @@ pub enum TrafficFacts {
 }
 
 /// The last snapshot of the traffic, and what follows from all of them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LastSnapshot {
     snapshot: TrafficSnapshot,
     /// Routes are seen to have changed by then.
@@ -71,7 +76,7 @@ impl Facts {
         taken: Instant,
         snapshot: Option<TrafficSnapshot>,
     ) {
-        let before = match self.traffic {
+        let before = match std::mem::replace(&mut self.traffic, TrafficFacts::Awaited) {
             TrafficFacts::Seen(last) => Some(last),
             _ => None,
         };
@@ -117,16 +122,16 @@ impl Facts {
 
     /// By when routes are seen to have changed, if they are.
     pub fn routes_changed(&self) -> Option<Instant> {
-        match self.traffic {
+        match &self.traffic {
             TrafficFacts::Seen(last) => last.routes_changed,
             _ => None,
         }
     }
 
     /// The last snapshot of the traffic.
-    pub fn snapshot(&self) -> Option<TrafficSnapshot> {
-        match self.traffic {
-            TrafficFacts::Seen(last) => Some(last.snapshot),
+    pub fn snapshot(&self) -> Option<&TrafficSnapshot> {
+        match &self.traffic {
+            TrafficFacts::Seen(last) => Some(&last.snapshot),
             _ => None,
         }
     }
@@ -138,7 +143,7 @@ impl Facts {
 
     /// When a read of the traffic has to begin to prove that routes have changed, should nothing arrive until then.
     pub fn snapshot_wanted(&self, policy: &Policy) -> Option<Instant> {
-        match self.traffic {
+        match &self.traffic {
             TrafficFacts::Seen(last) if last.routes_changed.is_none() => {
                 self.routes_change_at(policy, &last.snapshot)
             }
@@ -169,13 +174,24 @@ impl Facts {
         Some(min_wait_over.max(last + silence))
     }
 
-    /// Whether the app has ended: nothing listens any more, and it holds no connection. It takes the quiet period to be
-    /// sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
+    /// Whether there is no app: nothing listens any more, and it holds no connection. It takes the quiet period to be sure
+    /// of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
+    ///
+    /// Where nothing was ever seen to listen, the pod has to be going, and no other port may be the app's: a mistyped
+    /// `--app-port` must not end a drain.
     fn app_is_gone(&self, policy: &Policy) -> bool {
-        let no_connection = match self.traffic {
-            TrafficFacts::Seen(last) => last.failing.is_none() && last.snapshot.app_is_gone(),
-            _ => true,
+        let (no_connection, never_up) = match &self.traffic {
+            TrafficFacts::Seen(last) => {
+                let gone = last.failing.is_none() && last.snapshot.app_is_gone();
+                let elsewhere = last.snapshot.other_port.is_some() && !self.app_is_stopped;
+                (gone, gone && self.going && !elsewhere)
+            }
+            _ => (true, false),
         };
+        let absent = |history: &SourceHistory| history.is_absent_for(policy.quiet_period);
+        if never_up && !self.sources.is_empty() && self.sources.iter().all(absent) {
+            return true;
+        }
         let any_gone = self.sources.iter().any(SourceHistory::is_gone);
         let all_gone = !self.sources.is_empty()
             && (self.sources.iter()).all(|history| history.is_gone_for(policy.quiet_period));
@@ -197,7 +213,8 @@ fn silence(arrivals: u64, within: Duration) -> Duration {
 ///
 /// 1. The deadline ends every drain.
 /// 2. Where nothing listens any more and the app holds no connection, nothing can be waited for. It takes the quiet
-///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
+///    period to be sure of that, unless the sidecar was told to stop: a native sidecar is when its app has ended. An
+///    app that was never seen is gone where the pod is going, and no other port can be the app's.
 /// 3. Before min-wait is over, routes still lead here; and so they do where traffic is watched, until nothing has arrived
 ///    for the silence that it asks for. Where Services are asked, min-wait begins when they send nothing any more.
 /// 4. Every source is quiet, or has been unreadable for as long as the policy allows. Where traffic is watched, one quiet
@@ -228,7 +245,7 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
     let wait = |until: Option<Instant>| {
         Decision::Wait(until.unwrap_or(facts.deadline).min(facts.deadline))
     };
-    let last = match facts.traffic {
+    let last = match &facts.traffic {
         TrafficFacts::Unwatched => None,
         // A read of the traffic has a time limit of its own.
         TrafficFacts::Awaited => return wait(None),
@@ -248,7 +265,7 @@ pub fn decide(policy: &Policy, facts: &Facts, now: Instant) -> Decision {
             snapshot,
             ..
         }) => QuietProof::FirstQuietRead {
-            routes_changed,
+            routes_changed: *routes_changed,
             unanswered: snapshot.unanswered > 0,
         },
         // Only a later snapshot can tell.

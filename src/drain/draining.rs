@@ -12,7 +12,7 @@ use super::decision::{Decision, Facts, SourceHistory, TrafficFacts, decide};
 use super::handle::{Caller, Command, PodFacts, Refusal, answer};
 use super::owner::{NextPhase, Owner, PastDrain};
 use super::reads::{Read, Reads};
-use super::{Drain, Event, Outcome, Phase, Reading, TrafficSnapshot, Trigger, Verdict};
+use super::{Drain, Event, Outcome, Phase, Reading, TrafficSnapshot, Trigger, Verdict, Visitors};
 
 /// The shortest time between two lines about a drain that goes on.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -78,6 +78,8 @@ impl<'a> Draining<'a> {
             began,
             deadline: drain.deadline,
             signalled: owner.signalled,
+            going: owner.going(),
+            app_is_stopped: false,
             endpoints_left: owner.endpoints_left.is_none().then_some(began),
             sources: owner.new_histories(began),
             traffic: match owner.read_traffic {
@@ -106,10 +108,12 @@ impl<'a> Draining<'a> {
     /// Waits for the work to be done, by the deadline at the latest.
     pub async fn run(mut self) -> NextPhase {
         let end = loop {
+            self.facts.going = self.owner.going();
             let until = match decide(&self.owner.policy, &self.facts, Instant::now()) {
                 Decision::End(outcome) => break outcome.into(),
                 Decision::Wait(until) => until,
             };
+            self.show_waiting_for();
             tokio::select! {
                 biased;
                 command = self.owner.commands.recv() => match command {
@@ -182,6 +186,7 @@ impl<'a> Draining<'a> {
         if pod.going {
             self.owner.record_going();
         }
+        self.facts.app_is_stopped |= pod.app_is_stopped;
         self.reason = pod.reason.or(self.reason.take());
     }
 
@@ -207,7 +212,8 @@ impl<'a> Draining<'a> {
 
     fn on_traffic(&mut self, read: &Read<Option<TrafficSnapshot>>) {
         let policy = &self.owner.policy;
-        self.facts.take_snapshot(policy, read.began, read.seen);
+        self.facts
+            .take_snapshot(policy, read.began, read.seen.clone());
         if let Some(read_traffic) = &self.owner.read_traffic {
             let next = read_traffic(self.drain.began, self.facts.routes_changed());
             let wanted = self.facts.snapshot_wanted(policy);
@@ -241,7 +247,12 @@ impl<'a> Draining<'a> {
             (self.facts.inflight()).map_or_else(|| "unknown".to_owned(), |n| n.to_string());
         let arrivals = self.facts.arrivals();
         let left_seconds = (self.drain.deadline - now).as_secs();
-        info!(inflight, arrivals, left_seconds, "still draining");
+        let waiting_for = self.waiting_for(now);
+        let monitors = self.visitors().and_then(Visitors::monitors_text);
+        info!(
+            inflight,
+            arrivals, left_seconds, waiting_for, monitors, "still draining"
+        );
     }
 
     /// Ends the drain: the verdict, the next phase, and last the answers to the callers.
@@ -268,7 +279,10 @@ impl<'a> Draining<'a> {
             NextPhase::Reopen(past)
         };
         verdict.log();
-        (owner.state).send_modify(|state| state.verdict = Some(verdict.clone()));
+        (owner.state).send_modify(|state| {
+            state.verdict = Some(verdict.clone());
+            state.waiting_for = None;
+        });
         owner.emit(Event::Ended(drain, verdict.clone()));
         match &next {
             NextPhase::Drained(_) => owner.enter(Phase::Drained),
@@ -285,6 +299,27 @@ impl<'a> Draining<'a> {
         next
     }
 
+    /// Lets the status show what the drain waits for.
+    fn show_waiting_for(&self) {
+        let text = self.waiting_for(Instant::now());
+        self.owner.state.send_if_modified(|state| {
+            if state.waiting_for.as_deref() != Some(&text) {
+                state.waiting_for = Some(text.into());
+            }
+            false
+        });
+    }
+
+    /// What the drain waits for.
+    fn waiting_for(&self, now: Instant) -> String {
+        let names = self.owner.sources.iter().map(|source| &*source.name);
+        (self.facts).waiting_for(&self.owner.policy, names, now)
+    }
+
+    fn visitors(&self) -> Option<&Visitors> {
+        (self.facts.snapshot()).map(|snapshot| &*snapshot.visitors)
+    }
+
     fn verdict(&self, outcome: Outcome) -> Verdict {
         let Self {
             owner,
@@ -295,6 +330,7 @@ impl<'a> Draining<'a> {
         let names = owner.sources.iter().map(|source| source.name.clone());
         let counts = facts.sources.iter().map(SourceHistory::count);
         let snapshot = facts.snapshot();
+        let waited = matches!(outcome, Outcome::Deadline | Outcome::Released);
         Verdict {
             outcome,
             took: drain.began.elapsed(),
@@ -311,6 +347,8 @@ impl<'a> Draining<'a> {
                 .filter(|_| outcome == Outcome::Persistent)
                 .map(|snapshot| snapshot.active),
             reason: self.reason.clone(),
+            waiting_for: waited.then(|| self.waiting_for(Instant::now()).into()),
+            visitors: snapshot.map(|snapshot| snapshot.visitors.clone()),
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct PodFacts {
     pub granted: Option<Duration>,
     /// Why the pod has to go.
     pub reason: Option<Arc<str>>,
+    /// None of the app's containers runs.
+    pub app_is_stopped: bool,
 }
 
 /// Why the owner does not do what it was asked.

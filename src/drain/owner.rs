@@ -57,6 +57,7 @@ pub fn new(
         since: Instant::now(),
         drain: None,
         going: false,
+        waiting_for: None,
         verdict: None,
     });
     let owner = Owner {
@@ -149,7 +150,12 @@ impl Owner {
                     }
                 }
                 read = next_of(&mut reads) => {
-                    if read.seen == Reading::Gone && self.app_is_gone(past.drain).await {
+                    let gone = match read.seen {
+                        Reading::Gone => true,
+                        Reading::Absent => past.verdict.outcome == Outcome::AppGone,
+                        Reading::Count(_) | Reading::Unknown => false,
+                    };
+                    if gone && self.app_is_gone(past.drain).await {
                         info!("the app is gone, and the sidecar follows");
                         return NextPhase::End;
                     }
@@ -166,7 +172,8 @@ impl Owner {
     /// Waits for the app to answer again.
     ///
     /// The hook was answered, but the old process may answer reads for as long as it takes to stop. So it has come back
-    /// when it was seen to be gone first, or once the grace period is over, by when the kubelet has killed it.
+    /// when it was seen to be gone first, when another socket listens than at the drain's beginning, or once the grace
+    /// period is over, by when the kubelet has killed it.
     async fn reopening(&mut self, past: PastDrain) -> NextPhase {
         let mut was_gone = past.verdict.outcome == Outcome::AppGone;
         let mut gone = vec![was_gone; self.sources.len()];
@@ -184,9 +191,14 @@ impl Owner {
                     }
                 }
                 read = next_of(&mut reads) => {
-                    gone[read.source] = read.seen == Reading::Gone;
+                    gone[read.source] = matches!(read.seen, Reading::Gone | Reading::Absent);
                     was_gone |= gone[read.source];
-                    if !gone.contains(&true) && (was_gone || read.began >= past.drain.grace_ends) {
+                    let answers = !gone.contains(&true);
+                    if answers
+                        && (was_gone
+                            || read.began >= past.drain.grace_ends
+                            || self.listener_is_replaced(past.drain).await)
+                    {
                         self.serve_again();
                         return NextPhase::Serve;
                     }
@@ -242,6 +254,16 @@ impl Owner {
                 .await
                 .is_none_or(|snapshot| snapshot.app_is_gone()),
             None => true,
+        }
+    }
+
+    /// Whether the app was started again since the drain began, as far as its ports show.
+    async fn listener_is_replaced(&self, drain: Drain) -> bool {
+        match &self.read_traffic {
+            Some(read_traffic) => read_traffic(drain.began, None)
+                .await
+                .is_some_and(|snapshot| snapshot.listener_replaced),
+            None => false,
         }
     }
 

@@ -56,6 +56,8 @@ pub struct State {
     pub drain: Option<Drain>,
     /// The pod is going, and not only its app's container.
     pub going: bool,
+    /// What the drain that runs waits for. A change of it alone wakes no part that watches.
+    pub waiting_for: Option<Arc<str>>,
     /// How the last drain went; none while one runs.
     pub verdict: Option<Arc<Verdict>>,
 }

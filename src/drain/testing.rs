@@ -113,7 +113,7 @@ impl WatchedPod {
             let (shown, told) = (shown.clone(), told.clone());
             Box::pin(async move {
                 *told.lock().unwrap() = routes_changed;
-                let seen = *shown.lock().unwrap();
+                let seen = shown.lock().unwrap().clone();
                 sleep(Duration::from_millis(1)).await;
                 seen.map(|snapshot| TrafficSnapshot {
                     remaining: routes_changed.and(snapshot.remaining),

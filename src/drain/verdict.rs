@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::Visitors;
+
 /// What makes a drain start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -96,6 +98,10 @@ pub struct Verdict {
     pub persistent: Option<u64>,
     /// Why the pod has to go, where the API says so.
     pub reason: Option<Arc<str>>,
+    /// What the drain still waited for, where it did not end by itself.
+    pub waiting_for: Option<Arc<str>>,
+    /// Who called; none where the traffic cannot be watched.
+    pub visitors: Option<Arc<Visitors>>,
 }
 
 impl Verdict {
@@ -109,6 +115,8 @@ impl Verdict {
         let (arrivals, persistent) = (self.arrivals, self.persistent);
         let last_arrival_seconds = self.last_arrival.map(|after| after.as_secs_f64());
         let reason = self.reason.as_deref();
+        let waiting_for = self.waiting_for.as_deref();
+        let monitors = (self.visitors.as_deref()).and_then(Visitors::monitors_text);
         match self.outcome {
             Outcome::Deadline | Outcome::Blind | Outcome::Persistent => warn!(
                 outcome,
@@ -120,6 +128,8 @@ impl Verdict {
                 last_arrival_seconds,
                 persistent,
                 reason,
+                waiting_for,
+                monitors,
                 "drain ended"
             ),
             _ => info!(
@@ -131,6 +141,8 @@ impl Verdict {
                 arrivals,
                 last_arrival_seconds,
                 reason,
+                waiting_for,
+                monitors,
                 "drain ended"
             ),
         }

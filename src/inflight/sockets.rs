@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use connection::{Connection, INTERIM, LastSpoke, State};
 use history::History;
 pub use history::Past;
-pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
+pub use netlink::{CloseNotice, CloseNotices, Listener, RecentlyClosed, listeners};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
 /// acknowledges by 40 to 200 ms, for the reply to go with it.

@@ -15,8 +15,8 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::{Probe, Settings, Visitors};
-use crate::drain::TrafficSnapshot;
+use super::{Probe, Settings};
+use crate::drain::{TrafficSnapshot, Visitors};
 use crate::inflight::sockets::{Connection, LastSpoke, RecentlyClosed, State};
 use arrivals::Arrivals;
 use cut::Cut;
@@ -205,7 +205,7 @@ impl Evidence {
             last_arrival: self.arrivals.last(),
             listens,
             remaining: self.remaining.as_mut().map(Remaining::end_read),
-            ..self.snapshot
+            ..self.snapshot.clone()
         }
     }
 

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::evidence::Evidence;
-use super::{IsOwnSocket, KubeletAddresses, Message, Settings, TrafficCounts, Visitors};
-use crate::drain::{TrafficSnapshot, pause};
+use super::listeners::{Listeners, Listening};
+use super::{IsOwnSocket, KubeletAddresses, Message, Settings, TrafficCounts};
+use crate::drain::{TrafficSnapshot, Visitors, pause};
 use crate::inflight::sockets::{
     CloseNotice, CloseNotices, Connection, Error, RecentlyClosed, Table,
 };
@@ -46,6 +47,8 @@ pub struct Watcher {
 struct Watch {
     notices: CloseNotices,
     evidence: Evidence,
+    /// What listened when the drain began.
+    listeners: Listeners,
     /// When to read the table without being asked.
     next_read: Option<Instant>,
     /// When the app is dead, and nothing is left to see.
@@ -94,6 +97,7 @@ impl Watcher {
                         watch.read_after(pause(began.elapsed(), self.settings.poll_interval));
                     }
                     self.show(watch.as_mut());
+                    self.show_visitors(watch.as_mut());
                 }
                 () = next_notices(&mut watch, &self.is_own, &self.kubelet) => {
                     // Before that, the drain itself reads often enough.
@@ -119,7 +123,11 @@ impl Watcher {
                     None => None,
                 };
                 self.show(watch.as_mut());
-                let _ = reply.send(snapshot);
+                let visitors = self.show_visitors(watch.as_mut());
+                let _ = reply.send(snapshot.map(|snapshot| TrafficSnapshot {
+                    visitors,
+                    ..snapshot
+                }));
             }
             Message::HookAnswered { killed_by, gone } => {
                 if let Some(watch) = watch {
@@ -167,14 +175,14 @@ impl Watcher {
             counts.cut_total += cut.saturating_sub(counts.cut);
             (counts.arrivals, counts.cut) = (arrivals, cut);
         });
-        let visitors = watch.evidence.visitors(Instant::now());
-        (self.visitors).send_if_modified(|shown| {
-            let news = **shown != visitors;
-            if news {
-                *shown = Arc::new(visitors);
-            }
-            news
-        });
+    }
+
+    /// Shows who calls, as of the last read.
+    fn show_visitors(&self, watch: Option<&mut Watch>) -> Arc<Visitors> {
+        let visitors = watch.map(|watch| watch.evidence.visitors(Instant::now()));
+        let visitors = Arc::new(visitors.unwrap_or_default());
+        self.visitors.send_replace(visitors.clone());
+        visitors
     }
 
     /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
@@ -207,10 +215,11 @@ impl Watcher {
             };
             self.table.recently_closed(remember).await?;
             debug!(connections, closed_before, "watching the traffic");
-            Ok::<_, Error>(notices)
+            let listeners = Listeners::read(&self.settings.ports).await?;
+            Ok::<_, Error>((notices, listeners))
         };
-        let notices = match timeout(READ_LIMIT, begin).await {
-            Ok(Ok(notices)) => notices,
+        let (notices, listeners) = match timeout(READ_LIMIT, begin).await {
+            Ok(Ok(began)) => began,
             Ok(Err(e)) => {
                 if !std::mem::replace(&mut self.warned, true) {
                     warn!(
@@ -228,6 +237,7 @@ impl Watcher {
         Some(Watch {
             notices,
             evidence,
+            listeners,
             next_read: None,
             killed_by: None,
             counted_arrivals: 0,
@@ -249,8 +259,20 @@ impl Watcher {
                 evidence.sees_open(&seen, is_kubelet(&self.kubelet, &seen), now);
             }
         });
-        match timeout(READ_LIMIT, each).await {
-            Ok(Ok(listens)) => Some(evidence.snapshot(listens, now)),
+        let read = async {
+            let listens = each.await?;
+            let Listening {
+                replaced,
+                other_port,
+            } = watch.listeners.compare(&self.settings.ports).await?;
+            Ok::<_, Error>((listens, replaced, other_port))
+        };
+        match timeout(READ_LIMIT, read).await {
+            Ok(Ok((listens, listener_replaced, other_port))) => Some(TrafficSnapshot {
+                listener_replaced,
+                other_port,
+                ..evidence.snapshot(listens, now)
+            }),
             Ok(Err(e)) => {
                 debug!("the traffic could not be read: {e}");
                 None

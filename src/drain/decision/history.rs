@@ -62,6 +62,8 @@ pub struct SourceHistory {
     quiet: Option<Span>,
     /// Nothing listens.
     gone: Option<Span>,
+    /// Nothing listens, whether or not anything was ever seen to.
+    absent: Option<Span>,
     /// Since when there has been no count.
     blind: Option<Instant>,
 }
@@ -74,6 +76,7 @@ impl SourceHistory {
             last: None,
             quiet: None,
             gone: None,
+            absent: None,
             blind: Some(began),
         }
     }
@@ -93,9 +96,14 @@ impl SourceHistory {
         } else {
             None
         };
+        self.absent = if gone || read.seen == Reading::Absent {
+            Span::extend(self.absent, read)
+        } else {
+            None
+        };
         self.blind = match read.seen {
             Reading::Count(_) => None,
-            Reading::Unknown | Reading::Gone => self.blind.or(Some(read.began)),
+            Reading::Unknown | Reading::Gone | Reading::Absent => self.blind.or(Some(read.began)),
         };
     }
 
@@ -115,6 +123,16 @@ impl SourceHistory {
     /// Nothing has listened for that long.
     pub fn is_gone_for(&self, long: Duration) -> bool {
         self.gone.is_some_and(|span| span.length() >= long)
+    }
+
+    /// Nothing has listened for that long, whether or not anything was ever seen to.
+    pub fn is_absent_for(&self, long: Duration) -> bool {
+        self.absent.is_some_and(|span| span.length() >= long)
+    }
+
+    /// The last read, if there was one.
+    pub fn last(&self) -> Option<Reading> {
+        self.last
     }
 
     /// When a read has to begin to prove that quiet has lasted long enough, should nothing change until then.

@@ -141,6 +141,8 @@ impl Pattern {
             deadline: began + policy.budget(),
             endpoints_left: Some(began),
             signalled: false,
+            going: false,
+            app_is_stopped: false,
             sources: vec![SourceHistory::new(began, false)],
             traffic: TrafficFacts::Awaited,
         };
@@ -186,6 +188,7 @@ impl Pattern {
                 open: inflight as u64,
                 listens: true,
                 remaining,
+                ..TrafficSnapshot::default()
             };
             facts.sources[0].take(
                 &Read {

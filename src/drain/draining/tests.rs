@@ -166,6 +166,7 @@ async fn what_is_said_of_an_earlier_drain_or_of_none_is_passed_over() {
         going: true,
         granted: Some(Duration::ZERO),
         reason: Some("nonsense".into()),
+        app_is_stopped: false,
     };
     pod.handle.pod_facts(long_ago, nonsense.clone()).await;
     let verdict = pod.handle.drain(Trigger::AppHook).await;

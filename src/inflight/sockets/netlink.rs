@@ -77,6 +77,34 @@ pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Re
     ask(ports, states, |message| connection(message).map(&mut each)).await
 }
 
+/// A socket that takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// The kernel's own number of this socket, never given twice while the machine runs.
+    pub cookie: u64,
+    /// Where it takes them.
+    pub port: u16,
+    /// As the links of `/proc/PID/fd` have it.
+    pub inode: u32,
+}
+
+/// Hands out every TCP socket of this network namespace that takes connections.
+///
+/// # Errors
+/// When the kernel cannot be asked, or does not answer.
+pub async fn listeners(mut each: impl FnMut(Listener)) -> Result<(), Error> {
+    ask(&BTreeSet::new(), State::Listen.bit(), |message| {
+        let fixed = message.get(..INET_DIAG_MSG)?;
+        each(Listener {
+            cookie: cookie(fixed),
+            port: u16::from_be_bytes([fixed[4], fixed[5]]),
+            inode: ne_u32(&fixed[68..72]),
+        });
+        Some(())
+    })
+    .await
+}
+
 /// Hands out what the kernel remembers of connections to these local ports that the app has closed first.
 pub async fn recently_closed(
     ports: &BTreeSet<u16>,
@@ -204,10 +232,15 @@ async fn receive(socket: &TokioSocket, buffer: &mut BytesMut) -> io::Result<()> 
     socket.recv(buffer).await
 }
 
-/// A request for all sockets of these ports in these states.
+/// A request for all sockets in these states, of these ports or, where there are none, of all.
 fn request(ports: &BTreeSet<u16>, states: u32) -> Vec<u8> {
     let filter = filter(ports);
-    let length = HEADER + INET_DIAG_REQ + 4 + filter.len();
+    let attribute = if filter.is_empty() {
+        0
+    } else {
+        4 + filter.len()
+    };
+    let length = HEADER + INET_DIAG_REQ + attribute;
     let mut out = Vec::with_capacity(length);
     out.put_u32_ne(length as u32);
     out.put_u16_ne(TCPDIAG_GETSOCK);
@@ -218,9 +251,11 @@ fn request(ports: &BTreeSet<u16>, states: u32) -> Vec<u8> {
     out.put_bytes(0, 48); // Any socket.
     out.put_u32_ne(states);
     out.put_u32_ne(0);
-    out.put_u16_ne((4 + filter.len()) as u16);
-    out.put_u16_ne(BYTECODE);
-    out.extend(filter);
+    if attribute > 0 {
+        out.put_u16_ne(attribute as u16);
+        out.put_u16_ne(BYTECODE);
+        out.extend(filter);
+    }
     out
 }
 
@@ -337,7 +372,6 @@ fn connection(message: &[u8]) -> Option<Connection> {
         peer,
         from_pod,
     } = Ends::new(fixed)?;
-    let cookie = u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32;
     let info = attribute(&message[INET_DIAG_MSG..], INFO).unwrap_or_default();
     let word = |at: usize| info.get(at..at + 4).map_or(0, ne_u32);
     let long = |at: usize| {
@@ -345,7 +379,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         bytes.map_or(0, u64::from_ne_bytes)
     };
     Some(Connection {
-        cookie,
+        cookie: cookie(fixed),
         port,
         peer,
         from_pod,
@@ -379,6 +413,11 @@ fn closed_before(message: &[u8]) -> Option<Option<RecentlyClosed>> {
         ago: TIME_WAIT.saturating_sub(left),
     };
     Some((fixed[1] == TIME_WAIT_STATE).then_some(closed))
+}
+
+/// The kernel's own number of a socket.
+fn cookie(fixed: &[u8]) -> u64 {
+    u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32
 }
 
 /// The content of the first attribute of this kind.

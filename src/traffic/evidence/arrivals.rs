@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::monitors::{self, ANSWERED_WITHIN, Beat, Visit};
+use crate::drain::{Arriving, Monitor, NAMED, Visitors};
 use crate::inflight::sockets::{Connection, RecentlyClosed};
 use crate::traffic::Probe;
-use crate::traffic::visitors::{Arriving, Monitor, NAMED, Visitors};
 
 /// How far the time of a visit may move before it is judged again, in seconds: reads take some time themselves.
 const MOVED: f64 = 0.05;

@@ -117,10 +117,11 @@ fn explain(
         // The visit between the first two may be missing.
         let (beat, follow) = seconds
             .flat_map(|second| [(second, 1), (second, 2)])
-            .find_map(|(second, intervals)| {
+            .filter_map(|(second, intervals)| {
                 let second = (second, intervals);
                 follow(visits, these, used, first, second, fewest)
-            })?;
+            })
+            .max_by_key(|(_, visits)| visits.len())?;
         follow.into_iter().for_each(|n| used[n] = true);
         beats.push(beat);
     }
@@ -129,8 +130,8 @@ fn explain(
 
 /// The visits that follow a beat from the first on: the `second` is so many intervals later.
 ///
-/// One visit in five may be missing, or late by more than the others. It is missing where it was refused, and where the
-/// kernel does not remember it because its client was quicker to close.
+/// One visit in five may be late by more than the others. More may be missing, the more there are: the kernel does not
+/// remember those whose client was quicker to close.
 fn follow(
     visits: &[Visit],
     these: &[usize],
@@ -146,7 +147,8 @@ fn follow(
         return None;
     }
     let mut found = vec![these[first], these[second]];
-    let mut exceptions = intervals as usize - 1;
+    let mut missing = intervals as usize - 1;
+    let mut late = 0;
     let mut last = visits[these[second]].at;
     // How many intervals the next visit is after the last one.
     let mut step = 1.0;
@@ -168,17 +170,17 @@ fn follow(
                 every = (last - start.at) / slot;
             } else {
                 // What follows comes when it would have come.
-                exceptions += 1;
+                late += 1;
                 last = start.at + slot * every;
             }
         } else if step < 3.0 {
-            exceptions += 1;
+            missing += 1;
             step += 1.0;
         } else {
             break;
         }
     }
-    let enough = found.len() >= fewest.max(4 * exceptions);
+    let enough = found.len() >= (fewest + missing).max(2 * missing).max(4 * late);
     enough.then_some((Beat { every }, found))
 }
 
@@ -277,13 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn one_visit_in_five_may_be_missing_or_late() {
+    fn some_visits_may_be_missing_or_late() {
         for (at, found) in [
             (&[0.0, 5.0, 10.0, 15.0, 25.0, 30.0][..], true),
             (&[0.0, 5.0, 15.0, 20.0], true),
             (&[0.0, 10.0, 15.0, 20.0], true),
             (&[0.0, 5.0, 15.0], false),
             (&[0.0, 5.0, 20.0, 35.0, 40.0], false),
+            (&[0.0, 10.0, 15.0, 25.0, 30.0], true),
+            (&[0.0, 15.0, 20.0], false),
             (&[0.0, 5.0, 10.8, 15.0, 20.0], true),
             (&[0.0, 5.0, 10.0, 15.0, 20.8], true),
             (&[0.0, 5.0, 10.8, 15.0, 19.2], false),
@@ -327,21 +331,35 @@ mod tests {
 
     #[test]
     fn clients_by_chance_are_seldom_taken_for_a_monitor() {
-        // One address that calls every four seconds on average, for a minute, with the same request each time.
+        // One address that calls so often a second on average, for so many seconds, with the same request each time; and
+        // how many of a thousand such addresses may be taken for a monitor.
         let mut random = fastrand::Rng::with_seed(7);
-        let mut mistaken = 0;
-        for _ in 0..1000 {
-            let (mut at, mut times) = (-60.0, Vec::new());
-            loop {
-                at += -(1.0 - random.f64()).ln() * 4.0;
-                if at > 0.0 {
-                    break;
+        for (rate, seconds, most) in [
+            (0.1, 20.0, 20),
+            (0.1, 70.0, 5),
+            (0.3, 10.0, 30),
+            (0.3, 20.0, 20),
+            (0.3, 70.0, 2),
+            (1.0, 10.0, 20),
+            (1.0, 20.0, 2),
+            (3.0, 10.0, 2),
+        ] {
+            let mut mistaken = 0;
+            for _ in 0..1000 {
+                let (mut at, mut times) = (0.0, Vec::new());
+                loop {
+                    at += -(1.0 - random.f64()).ln() / rate;
+                    if at > seconds {
+                        break;
+                    }
+                    times.push(at);
                 }
-                times.push(at);
+                mistaken += usize::from(clients(&visits(200, &times), 2) < times.len());
             }
-            mistaken +=
-                usize::from(times.len() > 2 && clients(&visits(200, &times), 2) < times.len());
+            assert!(
+                mistaken <= most,
+                "{mistaken} of 1000 at {rate}/s for {seconds} s"
+            );
         }
-        assert!(mistaken <= 2, "{mistaken} of 1000");
     }
 }

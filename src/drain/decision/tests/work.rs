@@ -126,6 +126,8 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         began: now,
         deadline: now + 25 * SECOND,
         signalled: false,
+        going: false,
+        app_is_stopped: false,
         endpoints_left: Some(now),
         sources: vec![history],
         traffic: TrafficFacts::Unwatched,

@@ -261,6 +261,7 @@ async fn follows(steps: Vec<(u64, Step)>) {
                     going: matches!(step, Step::Deleted(_)),
                     granted: Some(Duration::from_secs(granted)),
                     reason: None,
+                    app_is_stopped: false,
                 };
                 if let Some(drain) = pod.handle.state().drain {
                     pod.handle.pod_facts(drain.began, facts).await;

@@ -103,6 +103,7 @@ async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
     let going = PodFacts {
         going: true,
         reason: Some("EvictionByEvictionAPI".into()),
+        app_is_stopped: false,
         ..PodFacts::default()
     };
     let pod = TestPod::new(QUIET);
@@ -125,4 +126,16 @@ async fn a_deletion_makes_a_lone_app_hook_more_than_a_restart() {
     sleep(60 * SECOND).await;
     assert_eq!(pod.phase(), Phase::Drained);
     assert_eq!(pod.handle.undo().await, Err(Refusal::Going));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_so_quick_that_the_app_was_never_seen_gone_shows_by_its_listener() {
+    let watched = crate::drain::testing::WatchedPod::with(policy(), QUIET);
+    watched.change(|snapshot| snapshot.listens = true);
+    watched.pod.drain(Trigger::AppHook).await;
+    sleep(2 * SECOND).await;
+    assert_eq!(watched.pod.phase(), Phase::Reopening, "the old one answers");
+    watched.change(|snapshot| snapshot.listener_replaced = true);
+    sleep(SECOND).await;
+    assert_eq!(watched.pod.phase(), Phase::Serving);
 }
