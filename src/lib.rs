@@ -9,6 +9,8 @@ pub mod hook;
 pub mod inflight;
 pub mod install;
 pub mod log;
+#[cfg(feature = "tools")]
+pub mod podspec;
 pub mod run;
 
 mod clock;
