@@ -3,6 +3,8 @@
 //! The program is `main.rs`. This library is for it and for the tests; what they do not need is private, so that the
 //! compiler finds code that is not used.
 
+#[cfg(feature = "tools")]
+pub mod check;
 pub mod cli;
 pub mod exit;
 pub mod hook;

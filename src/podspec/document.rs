@@ -383,7 +383,7 @@ impl Reader {
             }
             Event::SequenceStart(style, anchor, _) => self.begin(range.start, anchor, style, false),
             Event::MappingStart(style, anchor, _) => self.begin(range.start, anchor, style, true),
-            Event::SequenceEnd | Event::MappingEnd => self.end(range.end, text),
+            Event::SequenceEnd | Event::MappingEnd => return self.end(range.end, text),
             Event::Alias(anchor) => return self.alias(anchor, range.start),
             _ => {}
         }
@@ -400,10 +400,17 @@ impl Reader {
         });
     }
 
-    fn end(&mut self, end: usize, text: &str) {
+    fn end(&mut self, end: usize, text: &str) -> Result<(), SyntaxError> {
         let Some(open) = self.open.pop() else {
-            return;
+            return Ok(());
         };
+        let key = open.nodes.iter().step_by(2).find(|key| key.is_mapping());
+        if let Some(key) = key.filter(|_| open.mapping) {
+            return Err(SyntaxError {
+                message: "braces in braces: a mapping cannot be a key".to_owned(),
+                at: key.span.start,
+            });
+        }
         let size = 1 + open.nodes.iter().map(|node| node.size).sum::<usize>();
         // A block collection ends for the parser where something else begins; for us where its last value ends.
         let last = open.nodes.iter().map(|node| node.span.end).max();
@@ -424,6 +431,7 @@ impl Reader {
             true => mapping(open.nodes, open.flow),
         };
         self.add(value, start..end.max(start), size, open.anchor);
+        Ok(())
     }
 
     fn add(&mut self, value: Value, span: Range<usize>, size: usize, anchor: usize) {
