@@ -158,7 +158,7 @@ fn parse_for(
         #[cfg(feature = "tools")]
         Subcommand::Check(args) => {
             let invocation = args.validate(&mut errors).map(|settings| Invocation {
-                log: log::Settings::default(),
+                log: log::Settings::for_tools(),
                 command: Command::Check(Box::new(settings)),
                 warnings: Vec::new(),
             });

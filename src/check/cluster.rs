@@ -51,9 +51,11 @@ const KINDS: [(&str, &str, &str, &str, bool); 9] = [
 /// # Errors
 /// When there is no kubeconfig, or the API server does not answer.
 pub async fn read(scope: &Scope) -> anyhow::Result<(Vec<File>, Vec<Problem>)> {
-    let config = Config::infer()
-        .await
-        .context("there is no cluster to check; set KUBECONFIG or write ~/.kube/config")?;
+    let config = Config::infer().await.map_err(|e| {
+        anyhow::anyhow!(
+            "there is no cluster to check; set KUBECONFIG or write ~/.kube/config ({e})"
+        )
+    })?;
     let namespace = scope
         .namespace
         .clone()

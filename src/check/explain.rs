@@ -6,8 +6,9 @@ use super::rule::Rule;
 use super::rules;
 
 const HEAD: &str = "# Rules of gracekeeper check\n\n\
-    Made by `gracekeeper check --explain all > docs/rules.md`; a test compares. How to run it, and how to leave a rule \
-    out: [check.md](check.md).\n\n";
+    **Who needs this page:** you have a finding of `gracekeeper check` and want to know why it matters and what to write. \
+    How to run it, and how to leave a rule out, is in [check.md](check.md).\n\n\
+    The texts are the rules' own: `gracekeeper check --explain all` prints this page, and a test compares.\n\n";
 
 /// One rule, or all of them as a page.
 pub fn text(id: &str) -> String {

@@ -121,6 +121,11 @@ impl<'a> Manifests<'a> {
             services,
         };
         manifests.pods = (manifests.objects.iter())
+            // A chart's test runs once and serves nothing.
+            .filter(|source| {
+                let hook = source.object.annotation("helm.sh/hook");
+                hook.is_none_or(|hook| hook.text() != Some("test"))
+            })
             .flat_map(|source| {
                 Pod::all(source.object)
                     .into_iter()
@@ -167,7 +172,7 @@ impl<'a> Manifests<'a> {
             containers,
         };
         facts.services = (self.services.iter())
-            .filter(|service| service.selects(&facts) && service.brings_requests(&facts))
+            .filter(|service| service.selects(&facts) && service.brings_requests())
             .copied()
             .collect();
         facts.replicas = self.replicas(&facts);
@@ -236,21 +241,22 @@ impl<'a> Service<'a> {
         self.spec.text_at("clusterIP") == Some("None")
     }
 
-    /// Whether one of its ports is for more than scrapes, which can fail without a loss.
-    fn brings_requests(&self, _: &PodFacts<'_>) -> bool {
-        let mut ports = self
-            .spec
-            .get("ports")
-            .into_iter()
-            .flat_map(Node::items)
-            .peekable();
-        let for_scrapes = |port: &Node| {
+    /// Whether it is for more than scrapes of metrics, which may fail without a loss: by its name and its ports' names.
+    fn brings_requests(&self) -> bool {
+        let name = self.source.object.name().unwrap_or_default();
+        let for_scrapes = ["metrics", "metrics-service", "metrics-svc", "exporter"];
+        if for_scrapes.iter().any(|end| name.ends_with(end)) {
+            return false;
+        }
+        let ports = self.spec.get("ports").into_iter().flat_map(Node::items);
+        let mut ports = ports.peekable();
+        let is_for_scrapes = |port: &Node| {
             ["name", "targetPort"].iter().any(|key| {
                 port.text_at(key)
                     .is_some_and(|text| text.contains("metrics") || text.contains("monitoring"))
             })
         };
-        ports.peek().is_some() && !ports.all(for_scrapes)
+        ports.peek().is_some() && !ports.all(is_for_scrapes)
     }
 }
 

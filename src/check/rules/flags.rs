@@ -145,31 +145,34 @@ fn port_that_nobody_opens(facts: &PodFacts<'_>, findings: &mut Findings) {
         .flat_map(Container::ports)
         .map(|(port, _)| port)
         .collect();
-    let mut check = |what: &str, port: i64, node: &Node| {
+    let mut check = |what: &str, port: i64, node: &Node, severity: Severity| {
         if !open.contains(&port) && port != sidecar.port() {
             let names: Vec<_> = open
                 .iter()
                 .filter(|&&port| port != sidecar.port())
                 .map(ToString::to_string)
                 .collect();
-            findings.add(
-                &facts.source,
-                &node.span,
-                format!(
-                    "{what} is at port {port}, and the containers name the ports {}",
-                    names.join(", ")
-                ),
-            );
+            // An app's page of metrics often has a port that its container does not name.
+            findings
+                .add(
+                    &facts.source,
+                    &node.span,
+                    format!(
+                        "{what} is at port {port}, and the containers name the ports {}",
+                        names.join(", ")
+                    ),
+                )
+                .severity(severity);
         }
     };
     for (text, node) in sidecar.flags.all("app-port") {
         if let Ok(port) = text.parse() {
-            check("--app-port", port, node);
+            check("--app-port", port, node, Severity::Warning);
         }
     }
     for (text, node) in sidecar.flags.all("inflight") {
         if let Some(port) = local_port(text) {
-            check("this source", port, node);
+            check("this source", port, node, Severity::Hint);
         }
     }
 }

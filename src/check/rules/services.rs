@@ -58,11 +58,18 @@ fn not_ready_addresses(manifests: &Manifests<'_>, findings: &mut Findings) {
     for service in &manifests.services {
         let node = service.spec.get("publishNotReadyAddresses");
         if let Some(node) = node.filter(|node| node.is_true() && !service.is_headless()) {
-            findings.add(
+            let finding = findings.add(
                 &service.source,
                 &node.span,
                 "pods get requests from this Service although they are not ready, also while they drain",
             );
+            // Some programs are to be reached before they are ready.
+            if !manifests
+                .selected_by(service)
+                .any(|facts| facts.sidecar.is_some())
+            {
+                finding.severity(Severity::Hint);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use regex::Regex;
 use crate::check::manifests::PodFacts;
 use crate::check::rule::{Find, Findings, Rule, Severity};
 use crate::check::rules::hooks::stops_the_app;
-use crate::check::sidecar::{HookKind, hook_kind};
+use crate::check::sidecar::{HookKind, hook_kind, image_name};
 use crate::config::duration;
 use crate::podspec::edit::{self, Edit};
 use crate::podspec::{Container, Node};
@@ -57,9 +57,11 @@ pub const RULES: &[Rule] = &[
     Rule {
         id: "GK005",
         severity: Severity::Error,
-        summary: "A grace period of 0 kills the app without a signal",
-        why: "With 0 the API server removes the pod at once and the kubelet kills its containers without waiting: no preStop hook is \
-              waited for, and every request in flight is lost. (pkg/registry/core/pod/strategy.go, CheckGracefulDelete)",
+        summary: "A grace period of 0 leaves hook and app about 2 seconds",
+        why: "With 0 the API server removes the pod at once (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so that no one sees it end, \
+              and the kubelet gives the hook 2 seconds, sends SIGTERM and kills the app right after it \
+              (pkg/kubelet/kuberuntime/kuberuntime_container.go, minimumGracePeriodInSeconds). Seen on Kubernetes 1.36: of a hook of 20 \
+              seconds 2 were waited for.",
         remedy: "spec:\n  terminationGracePeriodSeconds: 30\n",
         find: Find::Pod(no_grace),
     },
@@ -106,12 +108,33 @@ fn traffic_without_drain(facts: &PodFacts<'_>, findings: &mut Findings) {
         &app.head().span,
         format!("Service {name} sends requests to these pods, and no container has a preStop hook: requests that arrive after SIGTERM are lost"),
     );
-    if service.is_headless() {
+    if service.is_headless() || is_outage_anyway(facts) {
         finding.severity(Severity::Hint);
     }
 }
 
-/// Whether a flag or variable looks like a delay of its own before the stop, such as Traefik's requestAcceptGraceTimeout.
+/// Whether no other pod takes over while this one ends, so that requests are lost with a hook too.
+fn is_outage_anyway(facts: &PodFacts<'_>) -> bool {
+    let object = facts.source.object;
+    let strategy = object
+        .spec()
+        .and_then(|spec| spec.at(&["strategy", "type"]));
+    let recreate = strategy.is_some_and(|node| node.text() == Some("Recreate"));
+    match object.kind {
+        "Deployment" | "Rollout" => recreate,
+        "Pod" => true,
+        "ReplicationController" => {
+            object
+                .spec()
+                .and_then(|spec| spec.number_at("replicas"))
+                .unwrap_or(1)
+                < 2
+        }
+        _ => facts.replicas.is_some_and(|replicas| replicas < 2),
+    }
+}
+
+/// Whether the app is known to go on serving after SIGTERM for a while, or a flag or variable looks like a delay of its own before the stop, such as Traefik's requestAcceptGraceTimeout.
 fn drains_by_itself(facts: &PodFacts<'_>) -> bool {
     let marks = [
         "drain",
@@ -127,10 +150,14 @@ fn drains_by_itself(facts: &PodFacts<'_>) -> bool {
         let text = text.to_lowercase();
         marks.iter().any(|mark| text.contains(mark))
     };
+    // Knative's programs wait 45 s after SIGTERM, Istio's proxy drains by itself.
+    let is_known = |image: &str| {
+        image.contains("knative.dev/") || image == "auto" || image_name(image) == "proxyv2"
+    };
     facts.apps().any(|app| {
         let words = app.command().into_iter().chain(app.args());
         let variables = app.envs().filter_map(|entry| entry.text_at("name"));
-        words.chain(variables).any(is_mark)
+        is_known(app.image()) || words.chain(variables).any(is_mark)
     })
 }
 
@@ -232,7 +259,7 @@ fn no_grace(facts: &PodFacts<'_>, findings: &mut Findings) {
     let finding = findings.add(
         &facts.source,
         &node.span,
-        "a grace period of 0 kills the app without SIGTERM, and no hook is waited for",
+        "a grace period of 0 leaves the hook 2 seconds and the app no time after SIGTERM",
     );
     if facts.services.is_empty() {
         finding.severity(Severity::Warning);
