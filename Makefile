@@ -23,11 +23,19 @@ chart: setup ## checks the chart: lint, every example, schema, types, alerts; an
 	cargo test --locked --test chart
 	$(PYTHON) tests/chart/alerts.py target/debug/gracekeeper
 
+own: setup ## checks our own chart, manifests and examples with gracekeeper check
+	cargo build --locked
+	target/debug/gracekeeper check --fail-on warning deploy
+	for values in deploy/examples/*.yaml; do \
+	  target/test-env/bin/helm template own deploy/examples/app -f $$values --set gracekeeper.token.value=0123456789abcdef \
+	  | target/debug/gracekeeper check --fail-on warning - || exit 1; done
+	target/test-env/bin/helm template own charts/gracekeeper --set check.policy.enabled=true | target/debug/gracekeeper check --fail-on warning -
+
 pages: setup ## checks the documentation: links, tables, the messages of the source, manifests
 	$(PYTHON) tests/docs/docs.py
 	OBJECTS=target/docs/objects.json cargo test --locked --test chart
 
-check: fmt lint deps clippy docs msrv test chart pages static ## everything CI checks
+check: fmt lint deps clippy docs msrv test chart own pages static ## everything CI checks
 
 bench: ## measures, and prints tables
 	cargo bench --locked

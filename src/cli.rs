@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+#[cfg(feature = "tools")]
+use crate::check;
 use crate::config::{ConfigErrors, Files};
 use crate::{cluster, drain, http, inflight, install, log, notices, run};
 use environment::{unknown_variables, with_environment};
@@ -38,6 +40,14 @@ enum Subcommand {
 
     /// Copies this binary into a folder, from where the app's container can run it as a hook
     Install(install::Args),
+
+    /// Reads manifests, or what a cluster has, and reports what would go wrong at termination
+    #[cfg(feature = "tools")]
+    #[command(
+        after_help = "Exit status: 0 when nothing was found, 1 for findings at or above --fail-on and for files that cannot \
+                      be read, 64 for a wrong command line."
+    )]
+    Check(check::Args),
 }
 
 fn after_long_help() -> String {
@@ -74,6 +84,9 @@ pub enum Command {
     Hook(Box<run::Settings>),
     /// A copy of the binary.
     Install(install::Args),
+    /// Manifests to check.
+    #[cfg(feature = "tools")]
+    Check(Box<check::Settings>),
 }
 
 /// A command and its settings, checked.
@@ -141,6 +154,15 @@ fn parse_for(
                 warnings: Vec::new(),
             };
             return errors.finish(Some(invocation)).map_err(NoInvocation::Usage);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::Check(args) => {
+            let invocation = args.validate(&mut errors).map(|settings| Invocation {
+                log: log::Settings::for_tools(),
+                command: Command::Check(Box::new(settings)),
+                warnings: Vec::new(),
+            });
+            return errors.finish(invocation).map_err(NoInvocation::Usage);
         }
     };
     let settings = run.settings(environment, &mut errors);

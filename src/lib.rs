@@ -3,12 +3,16 @@
 //! The program is `main.rs`. This library is for it and for the tests; what they do not need is private, so that the
 //! compiler finds code that is not used.
 
+#[cfg(feature = "tools")]
+pub mod check;
 pub mod cli;
 pub mod exit;
 pub mod hook;
 pub mod inflight;
 pub mod install;
 pub mod log;
+#[cfg(feature = "tools")]
+pub mod podspec;
 pub mod run;
 
 mod clock;

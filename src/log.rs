@@ -43,6 +43,19 @@ impl Default for Settings {
     }
 }
 
+#[cfg(feature = "tools")]
+impl Settings {
+    /// For commands whose results are on standard output: errors alone, and none of the client of the Kubernetes API,
+    /// whose errors they tell themselves.
+    pub fn for_tools() -> Self {
+        let targets = Targets::new().with_default(Level::ERROR);
+        Self {
+            json: false,
+            targets: targets.with_target("kube_client", tracing::level_filters::LevelFilter::OFF),
+        }
+    }
+}
+
 impl Args {
     /// Checks the flags; `rust_log` is the environment's `RUST_LOG`.
     pub fn validate(&self, rust_log: Option<&str>, errors: &mut ConfigErrors) -> Option<Settings> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
 
+#[cfg(feature = "tools")]
+use gracekeeper::check;
 use gracekeeper::cli::{self, Command, NoInvocation};
 use gracekeeper::{exit, hook, install, run};
 use tracing::{error, info, warn};
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         warn!("{warning}");
     }
     match execute(invocation.command) {
-        Ok(()) => exit::SUCCESS.into(),
+        Ok(status) => status.into(),
         Err(e) => {
             error!("{e:#}");
             exit::FAILURE.into()
@@ -40,23 +42,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<()> {
+fn execute(command: Command) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     match command {
-        Command::Run(settings) => runtime.block_on(run::run(*settings)),
+        Command::Run(settings) => runtime.block_on(run::run(*settings))?,
         Command::Hook(settings) => {
             let line = runtime.block_on(hook::run(*settings))?;
             hook::tell(&line);
-            Ok(())
         }
         Command::Install(args) => {
             let copy = install::run(&args)?;
             info!(path = %copy.display(), "installed");
-            Ok(())
+        }
+        #[cfg(feature = "tools")]
+        Command::Check(settings) => {
+            if runtime.block_on(check::run(*settings))? == check::Outcome::Findings {
+                return Ok(exit::FAILURE);
+            }
         }
     }
+    Ok(exit::SUCCESS)
 }
 
 /// Prints a text and gives the exit status. That the text cannot be written changes nothing: nothing reads it.

@@ -10,6 +10,8 @@
 
 mod apps;
 mod bounds;
+#[cfg(feature = "tools")]
+mod check;
 mod client;
 mod cluster;
 mod hook;

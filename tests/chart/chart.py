@@ -54,6 +54,7 @@ WRONG = [
     ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of"),
     ("resources.request.cpu=1", "at '/resources': additional properties 'request' not allowed"),
     ("rbac.serviceAccounts=default", "at '/rbac/serviceAccounts': got string, want array"),
+    ("check.policy.on=true", "at '/check/policy': additional properties 'on' not allowed"),
     ("metrics.podMonitor.on=true", "at '/metrics/podMonitor': additional properties 'on' not allowed"),
     ("terminationGracePeriodSeconds=10", "minWait 5s and reserve 5s leave no time for requests in terminationGracePeriodSeconds 10;"),
     ("minWait=1m30s", "minWait 1m30s and reserve 5s leave no time for requests in terminationGracePeriodSeconds 30;"),
@@ -126,6 +127,8 @@ def wrong():
 def snapshots(update):
     for name, words in {
         "defaults": ["shop", CHART],
+        "check-policy": ["shop", CHART, "-s", "templates/check.yaml", "--set=check.policy.enabled=true",
+                         "--set-json=check.policy.namespaceSelector={\"matchLabels\":{\"team\":\"shop\"}}"],
         "app": ["shop", APP, "--no-hooks", f"--set=gracekeeper.token.value={TOKEN}"],
     }.items():
         now, path = render(*words), HERE / "snapshots" / f"{name}.yaml"
