@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::support::*;
 
-/// A page that misbehaves in one way, whoever asks. No real app can be made to do these on demand.
+/// A page that misbehaves in one way at every request. No real app can be made to do these on demand.
 fn page(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -104,7 +104,7 @@ impl Client {
         Ok(())
     }
 
-    /// The other end has not closed it, and has sent nothing that nobody asked for.
+    /// The other end has not closed it, and has sent nothing that was not asked for.
     pub fn is_open(&self) -> bool {
         let stream = self.stream.get_ref();
         stream.set_nonblocking(true).unwrap();

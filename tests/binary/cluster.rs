@@ -216,7 +216,7 @@ fn an_api_server_that_fails_in_whatever_way_changes_no_drain_and_is_told_of_once
             (sidecar.said("knows nothing of the pod").len() == 1).then_some(())
         });
         let mut process = sidecar;
-        // An Event or two more, each of which takes its second where nobody answers; then it ends.
+        // An Event or two more, each of which takes its second where the API server does not answer; then it ends.
         process.process.signal("TERM");
         process.process.signal("INT");
         assert!(process.process.ended().success(), "{what}");

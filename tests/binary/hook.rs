@@ -26,7 +26,7 @@ fn said(output: &Output) -> String {
     text.into_owned()
 }
 
-/// A port where nobody is.
+/// A port on which nothing listens.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

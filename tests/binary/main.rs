@@ -1,6 +1,6 @@
 //! The real binary, over real sockets, beside real apps.
 
-// The tests time what they see from outside, on a clock that nobody pauses, block as they please, and say what they skip.
+// The tests time what they see from outside, on a clock that is never paused, block as they please, and say what they skip.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

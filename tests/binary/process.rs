@@ -1,4 +1,4 @@
-//! The process: its start and its errors, signals, what it tells whom, and the clock.
+//! The process: its start and its errors, signals, its notices, and the clock.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

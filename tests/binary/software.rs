@@ -146,7 +146,7 @@ fn over_http1_with(server: &Server, flags: &[&str]) {
         );
     });
     for client in silent.iter().chain(&kept).chain([&slow, &stream, &upload]) {
-        assert!(client.is_open(), "nobody had to close a connection for it");
+        assert!(client.is_open(), "no connection had to be closed for it");
     }
 }
 

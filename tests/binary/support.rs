@@ -144,7 +144,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A gunicorn leaves its workers to nobody if it is killed at once.
+        // A gunicorn leaves its workers running if it is killed at once.
         if self.running() {
             self.signal("TERM");
             let asked = Instant::now();

@@ -268,7 +268,7 @@ fn where_nobody_is_told_the_verdict_says_who_stayed_and_what_was_lost() {
     );
 }
 
-/// Whoever comes or goes before the first look was there already.
+/// A client that comes or goes before the first read of the table was there already.
 fn wait_for_the_first_look(sidecar: &Sidecar) {
     wait_for("the first look", || {
         (!sidecar.said("watching the traffic").is_empty()).then_some(())

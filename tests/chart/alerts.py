@@ -56,7 +56,7 @@ def sidecar(binary, *flags):
 
 
 def app():
-    """An app that was asked and never answers: its port, and how to drop whoever waits."""
+    """An app that was asked and never answers: its port, and how to drop the clients that wait."""
     listener = running.enter_context(socket.create_server(("127.0.0.1", 0)))
     port = listener.getsockname()[1]
     client = running.enter_context(socket.create_connection(("127.0.0.1", port)))
@@ -155,7 +155,7 @@ def main():
     nobody = f"text+http://127.0.0.1:{free_port()}/"
     (busy_port, drop), (long_port, _), (quiet_port, _) = app(), app(), app()
     sidecars = {
-        # Its drain ends at the deadline, and then the app drops whoever waits.
+        # Its drain ends at the deadline, and then the app drops the clients that wait.
         "busy": sidecar(binary, f"--app-port={busy_port}", "--grace-period=20s", "--reserve=5s"),
         # Drains, and has all the time it needs.
         "long": sidecar(binary, f"--app-port={long_port}", "--grace-period=1h"),

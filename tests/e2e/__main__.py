@@ -45,7 +45,7 @@ REPORT = os.environ.get("E2E_REPORT")
 
 
 def no_cluster():
-    """Why there is nothing to run against, if so. What kubectl would take by itself, nobody has named."""
+    """Why there is nothing to run against, if so. What kubectl would take by itself is not taken."""
     if not any(map(os.path.exists, os.environ.get("KUBECONFIG", "").split(os.pathsep))):
         return "KUBECONFIG names none"
     if not shutil.which("kubectl"):
@@ -162,7 +162,7 @@ def main():
     cluster = Cluster(secrets.token_hex(2), images)
     threading.Thread(target=play_and_tell, args=(cluster, ended), daemon=True).start()
     code = ended.get()
-    # There may be nobody any more to read it.
+    # The reader may be gone.
     with contextlib.suppress(OSError):
         if code == INTERRUPTED:
             print("e2e: interrupted; cleaning up", flush=True)

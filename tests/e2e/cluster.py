@@ -309,7 +309,7 @@ class Watch:
             time.sleep(0.2)
 
     def miss(self):
-        """Pods that went while nobody watched are gone by now."""
+        """Pods that went while there was no watch are gone by now."""
         if self.seen and not self.stopped:
             text = self.namespace.kubectl("get", "pods", "--output=json", "--request-timeout=10s", check=False)
             there = text and {item["metadata"]["uid"] for item in json.loads(text)["items"]}

@@ -43,7 +43,7 @@ class Load:
         wait_for(f"{at_least} requests to be answered", lambda: int(self.ask("GET", "/") or 0) >= at_least)
 
     def close(self):
-        """Nobody comes any more; who is there is served."""
+        """No new request comes; those in flight are answered."""
         wait_for("the load to take note", lambda: self.ask("POST", "/stop"), 20)
 
     def outcome(self):
@@ -80,7 +80,7 @@ class Outcome:
         return sum(not one["lost"].startswith("no connection") for one in self.lost)
 
     def never_answered(self, pod):
-        """Of the requests that this pod's app took, how many nobody has the answer to."""
+        """Of the requests that this pod's app took, how many have no answer that reached a client."""
         said = pod.last_words("shop") or ""
         taken = re.search(r"(\d+) requests taken", said)
         assert taken, f"the app of {pod.name} has not told how many requests it took, but: {said}"

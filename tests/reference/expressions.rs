@@ -313,7 +313,7 @@ const REFUSED: &[&str] = &[
     "twin_a[5]m",
 ];
 
-/// What is PromQL, and refused because one scrape is not enough for it, or nobody needs it here.
+/// What is PromQL, and refused because one scrape is not enough for it, or because it is not needed here.
 const NOT_SUPPORTED: &[&str] = &[
     "rate(started_total[5m])",
     "increase(started_total[5m])",
@@ -370,7 +370,7 @@ const DIFFERENT: &[(&str, Answer, &str)] = &[
     (
         "clamp(queue_length, 2, 1)",
         Answer::Refused,
-        "always empty, which nobody can want",
+        "always empty, which cannot be meant",
     ),
     (
         "text{value=`back\\slash`}",

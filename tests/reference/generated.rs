@@ -1,4 +1,4 @@
-//! Ten thousand pages that nobody wrote, read by prometheus_client as well.
+//! Ten thousand generated pages, read by prometheus_client as well.
 
 use super::python::Python;
 use super::scan::{Page, ours};

@@ -163,7 +163,7 @@ fn serve(pages: &[Page]) -> SocketAddr {
     let pages = pages.to_vec();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // Whoever hangs up early asks again.
+            // A client that hangs up early asks again.
             let _ = answer(stream.unwrap(), &pages);
         }
     });

@@ -80,7 +80,7 @@ a schema cannot say.
 The token, or nothing. It is asked for by the Secret, the sidecar and the hooks, in whatever order, of our chart and of
 the app's: the first to ask leaves it in the values, which are the same for all of them in one rendering.
 
-Helm tells no template whether a cluster is there. But whoever installs may list Secrets, since Helm does, and a list
+Helm tells no template whether a cluster is there. But the user who installs may list Secrets, since Helm does, and a list
 comes back even where it is empty. Without a cluster nothing comes back, and a token made up there would be another one
 with each rendering.
 */}}

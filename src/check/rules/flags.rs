@@ -32,7 +32,7 @@ pub const RULES: &[Rule] = &[
         id: "GK024",
         severity: Severity::Warning,
         summary: "The sidecar watches a port that no container of the pod names",
-        why: "A source that nobody answers cannot be read: unknown is not zero, so the drain waits until its deadline, or ends at once as if the \
+        why: "A source that does not answer cannot be read: unknown is not zero, so the drain waits until its deadline, or ends at once as if the \
               app were gone. A container need not name its ports, so this is only said where every other container names some.",
         remedy: "containers:\n  - name: app\n    ports: [{ containerPort: 8000 }] # the port of --app-port or of the source\n",
         find: Find::Pod(port_that_nobody_opens),

@@ -246,7 +246,7 @@ fn request(ports: &BTreeSet<u16>, states: u32) -> Vec<u8> {
     out.put_u16_ne(TCPDIAG_GETSOCK);
     out.put_u16_ne(NLM_F_REQUEST | NLM_F_DUMP);
     out.put_u32_ne(1); // Sequence.
-    out.put_u32_ne(0); // From whom: the kernel knows.
+    out.put_u32_ne(0); // The sender: the kernel knows.
     out.put_slice(&[0, 0, 0, WANT_INFO]);
     out.put_bytes(0, 48); // Any socket.
     out.put_u32_ne(states);

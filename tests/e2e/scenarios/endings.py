@@ -24,7 +24,7 @@ def node_drain(cluster, result):
         load = Load(ns, "--rate=40")
         pods = ns.pods.there()
         node = pods[0].object["spec"]["nodeName"]
-        # With one node there is nowhere else to go: nobody comes any more, and those who are there are served.
+        # With one node there is nowhere else to go: no new request comes, and those in flight are answered.
         load.close()
         drain = ["drain", node, f"--pod-selector={RUN_LABEL}={cluster.run}", "--ignore-daemonsets", "--timeout=120s"]
         with cluster.changed(lambda: kubectl(*drain, start_new_session=True),

@@ -40,7 +40,7 @@ def liveness(cluster, result):
         wait_for("the Event Reopened", lambda: ns.events("Reopened"), 20)
 
 
-@scenario("readiness takes most of its second: its probe is on the way when the app dies, and is nobody cut off")
+@scenario("readiness takes most of its second: its probe is on the way when the app dies, and is no request cut off")
 def slow_probes(cluster, result):
     with cluster.namespace("slow-probes", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
@@ -110,7 +110,7 @@ def no_api_server(cluster, result):
             time.sleep(10)
         ns.pods.all_gone([pod])
         result.outcomes.append(load.stop())
-        # That it drained is not among the Events: there was nobody to write it to.
+        # That it drained is not among the Events: there was no API server to write it to.
         result.pods, result.events = [pod], ns.events()
         assert result.failed == 0, str(result.outcomes[0])
         assert result.verdicts() == "1 drained", result.verdicts()

@@ -64,7 +64,7 @@ def scenarios(routes):
     for manners in ("polite", "rude"):
         for connections in ("new", "keep-alive"):
             for way in WAYS:
-                # Nobody can be told without a hook.
+                # Without a hook the app is not told.
                 for told in (False, True) if way != "no hook" else (False,):
                     cell = Cell(routes, manners, connections, way, told)
                     yield cell.name, cell.play

@@ -22,7 +22,7 @@ struct Cli {
 enum Command {
     /// The app
     Serve(serve::Args),
-    /// Its customers, until somebody asks for POST /stop
+    /// Its customers, until a POST /stop comes
     Load(load::Args),
     /// One request, and its answer
     Ask(ask::Args),

@@ -56,12 +56,12 @@ pub struct Args {
     termination_log: String,
 }
 
-/// Whom it serves.
+/// Which connections it serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Door {
-    /// Everybody.
+    /// All.
     Open,
-    /// Everybody once more.
+    /// All, for one more request each.
     Closing,
     /// Those who are being served.
     Closed,
@@ -76,7 +76,7 @@ struct Shop {
     taken: Arc<AtomicUsize>,
     sick: AtomicBool,
     door: watch::Sender<Door>,
-    /// Whoever holds one of these still has something to do.
+    /// A task that holds one of these still has something to do.
     busy: mpsc::Sender<Infallible>,
 }
 
@@ -296,7 +296,7 @@ async fn talk(shop: Arc<Shop>, upgrade: OnUpgrade) {
             return;
         }
         if *shop.door.borrow() >= Door::Closing {
-            // Whoever has been served and has not left yet is still there.
+            // A client that has its answer and has not left yet is still there.
             leaving = Some(customer);
             break;
         }
