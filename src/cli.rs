@@ -166,11 +166,14 @@ fn parse_for(
         }
     };
     let settings = run.settings(environment, &mut errors);
+    let drain_warnings = (settings.as_ref())
+        .map(|settings| run.drain.warnings(&settings.drain))
+        .unwrap_or_default();
     let rust_log = environment.get("RUST_LOG").map(String::as_str);
     let log = run.log.validate(rust_log, &mut errors);
     let invocation = settings.zip(log).map(|(settings, log)| {
         let mut warnings = unknown_variables(environment);
-        warnings.extend(budget_warning(&settings.drain));
+        warnings.extend(drain_warnings);
         Invocation {
             log,
             command: command(Box::new(settings)),
@@ -200,18 +203,6 @@ impl RunArgs {
             cluster,
         })
     }
-}
-
-/// A warning where the drain may take less time than it has to wait at least.
-fn budget_warning(drain: &drain::Policy) -> Option<String> {
-    (drain.min_wait > drain.budget()).then(|| {
-        format!(
-            "--min-wait {} is longer than the most a drain may take, {} (grace period minus reserve, or timeout): the \
-             drain ends after that time",
-            humantime::format_duration(drain.min_wait),
-            humantime::format_duration(drain.budget()),
-        )
-    })
 }
 
 /// The words as flags. Unknown flags are noted and left out, so that the rest is checked too.

@@ -27,11 +27,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 pub use handle::{Handle, PodFacts, Refusal};
-pub use owner::{Owner, new};
-pub use policy::{Args, Policy, Readiness, WhenBlind};
+pub use owner::{Inputs, Owner, new};
+pub use policy::{AppShutdown, Args, Policy, Readiness, WhenBlind, WhenStuck};
 pub use reads::pause;
 pub use state::{Drain, Event, Phase, State};
-pub use verdict::{Outcome, Trigger, Verdict};
+pub use verdict::{AppEnd, Outcome, Trigger, Verdict};
 pub use visitors::{Arriving, Monitor, NAMED, Visitors};
 
 /// What is counted.
@@ -40,6 +40,8 @@ pub struct Source {
     pub name: String,
     /// The count is of connections that are busy, and not of requests.
     pub connections: bool,
+    /// It counts nothing but requests on connections: with no connection open, a count that does not move is no work.
+    pub ends_when_stuck: bool,
 }
 
 /// What one read of a source tells the drain.

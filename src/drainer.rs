@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::reporter::Occurrence;
 use crate::drain::{
-    self, EndpointsLeft, Event, Handle, Owner, Policy, ReadCount, ReadTraffic, Reading,
+    self, EndpointsLeft, Event, Handle, Inputs, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
 use crate::fetch::{self, Client};
 use crate::inflight::{self, Error, Meter, ReadContext};
@@ -21,6 +21,8 @@ use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
 pub struct Shared {
     pub handle: Handle,
     pub meters: Arc<[Meter]>,
+    /// The counters of requests.
+    pub counters: Arc<[Meter]>,
     pub metrics: Metrics,
     pub client: Client,
     pub kubelet: KubeletAddresses,
@@ -65,22 +67,34 @@ impl Drainer {
         let meters: Arc<[Meter]> = (inflight.sources.into_iter())
             .map(|source| Meter::new(source, context.clone()))
             .collect();
+        let counters: Arc<[Meter]> = (inflight.requests.into_iter())
+            .map(|source| Meter::new(source, context.clone()))
+            .collect();
         let kubelet = KubeletAddresses::default();
         let (watcher, traffic) = watch_traffic(inflight.ports, &policy, &client, &kubelet).unzip();
         let sources = (meters.iter())
             .map(|meter| drain::Source {
                 name: meter.name().to_owned(),
                 connections: meter.counts_connections(),
+                ends_when_stuck: meter.ends_when_stuck(),
             })
             .collect();
-        let read_traffic = traffic.clone().map(read_traffic);
-        let read_count = read_count(&meters, &metrics);
-        let (owner, handle, events) =
-            drain::new(policy, sources, read_count, read_traffic, endpoints_left);
+        let inputs = Inputs {
+            read_count: read_count(&meters, &metrics),
+            sources,
+            counters: (counters.iter())
+                .map(|meter| meter.name().to_owned())
+                .collect(),
+            read_counter: read_counter(&counters, &metrics),
+            read_traffic: traffic.clone().map(read_traffic),
+            endpoints_left,
+        };
+        let (owner, handle, events) = drain::new(policy, inputs);
         Ok(Self {
             shared: Shared {
                 handle,
                 meters,
+                counters,
                 metrics,
                 client,
                 kubelet,
@@ -170,6 +184,20 @@ fn read_count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
                 Err(Error::Http(fetch::Error::Refused)) => Reading::Absent,
                 Err(_) => Reading::Unknown,
             }
+        })
+    })
+}
+
+/// How the drain reads counters of requests.
+fn read_counter(counters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
+    let (counters, metrics) = (counters.clone(), metrics.clone());
+    Arc::new(move |counter| {
+        let (counters, metrics) = (counters.clone(), metrics.clone());
+        Box::pin(async move {
+            let meter = &counters[counter];
+            let read = meter.read().await;
+            metrics.counter_read(meter.name(), read.as_ref().copied().map_err(Error::kind));
+            read.map_or(Reading::Unknown, Reading::Count)
         })
     })
 }

@@ -21,7 +21,7 @@ use crate::drain::{Policy, Trigger, Verdict};
 use crate::drainer::{Drainer, Task};
 use crate::fetch::{self, Client, Url};
 use crate::http::{HOOK_AGENT, Token};
-use crate::report;
+use crate::report::{self, Aftermath};
 use crate::run;
 use crate::signal::Signals;
 use crate::traffic::KubeletAddresses;
@@ -64,7 +64,7 @@ async fn wait(mut settings: run::Settings) -> anyhow::Result<String> {
     let verdict = drain(settings, &kubelet).await?;
     Ok(format!(
         "{}; without the sidecar: {why}",
-        report::line(&verdict, 0)
+        report::line(&verdict, Aftermath::default())
     ))
 }
 

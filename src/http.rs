@@ -172,6 +172,8 @@ pub struct App {
     pub drain: Handle,
     pub readiness: Readiness,
     pub meters: Arc<[Meter]>,
+    /// The counters of requests.
+    pub counters: Arc<[Meter]>,
     pub metrics: Metrics,
     pub client: Client,
     pub token: Option<Token>,
@@ -401,6 +403,7 @@ fn status_of(app: &App) -> String {
         &app.drain.state(),
         app.readiness,
         &app.meters,
+        &app.counters,
         app.traffic.as_ref(),
         &app.kubelet,
         Instant::now(),

@@ -24,6 +24,7 @@ use crate::config::ConfigErrors;
 use crate::fetch::Client;
 pub use error::Error;
 pub use meter::{Meter, ReadResult, Record};
+use page::Page;
 pub use source::Source;
 use source::without_credentials;
 
@@ -52,6 +53,15 @@ pub struct Args {
     #[arg(long, value_name = "SOURCE")]
     pub inflight: Vec<String>,
 
+    /// A counter that rises with every request, as it starts or ends: a source as for --inflight. Repeatable; presets
+    /// bring theirs
+    ///
+    /// It says whether requests still come, on connections from before the drain too. Leave out by labels what is no
+    /// client: scrapes and health checks. Of a counter of requests that have ended, add those in flight:
+    /// sum(http_requests_total{handler!="/metrics"}) + sum(http_requests_inprogress). KIND nginx reads its requests.
+    #[arg(long, value_name = "SOURCE")]
+    pub requests: Vec<String>,
+
     /// The app's port: shows whether requests still arrive, and without --inflight which are under way. Repeatable
     #[arg(long, value_name = "PORT")]
     pub app_port: Vec<String>,
@@ -66,6 +76,8 @@ pub struct Args {
 pub struct Settings {
     /// Each of them must be quiet.
     pub sources: Vec<Source>,
+    /// Counters of requests.
+    pub requests: Vec<Source>,
     /// The ports on which traffic can be watched.
     pub ports: BTreeSet<u16>,
     /// How long one read of one source may take.
@@ -80,6 +92,8 @@ impl Args {
                 errors.check("inflight", &without_credentials(text), Source::parse(text))
             })
             .collect();
+        let mut requests = self.counters(errors);
+        Source::share_reads(&sources, requests.iter_mut());
         let mut ports: BTreeSet<u16> = (self.app_port.iter())
             .filter_map(|text| errors.check("app-port", text, port(text)))
             .collect();
@@ -95,9 +109,37 @@ impl Args {
         ports.extend(sources.iter().flat_map(Source::ports));
         Settings {
             sources,
+            requests,
             ports,
             read_timeout: errors.positive_duration("read-timeout", &self.read_timeout),
         }
+    }
+}
+
+impl Args {
+    /// The counters of requests: those that are given, else those of the presets.
+    fn counters(&self, errors: &mut ConfigErrors) -> Vec<Source> {
+        if self.requests.is_empty() {
+            return (self.inflight.iter())
+                .filter_map(|text| Source::requests_of(text))
+                .collect();
+        }
+        let parse = |text: &String| {
+            let source = Source::parse_requests(text)?;
+            // What nginx's page and presets say differs between the two flags.
+            let same = self.inflight.contains(text);
+            match same && !source.page().is_some_and(Page::is_nginx) && text.contains('#') {
+                true => Err(
+                    "it is given with --inflight too: that is for what falls when a request ends, and this for a \
+                     counter that only rises; write the counter's name here"
+                        .to_owned(),
+                ),
+                false => Ok(source),
+            }
+        };
+        (self.requests.iter())
+            .filter_map(|text| errors.check("requests", &without_credentials(text), parse(text)))
+            .collect()
     }
 }
 

@@ -7,7 +7,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use crate::drain::{Outcome, Phase, Verdict};
+use crate::drain::{AppEnd, Outcome, Phase, Verdict};
 use crate::inflight::ReadResult;
 use crate::traffic::TrafficCounts;
 
@@ -28,6 +28,8 @@ pub struct Metrics {
     hooks: IntCounterVec,
     drains: IntCounterVec,
     drain_seconds: Histogram,
+    app_stop_seconds: Histogram,
+    apps_killed: IntCounter,
     arrivals: IntCounter,
     cut: IntCounter,
     monitors: IntGauge,
@@ -85,6 +87,17 @@ impl Metrics {
                 HistogramOpts::new("gracekeeper_drain_seconds", "How long drains took.")
                     .buckets(DRAIN_SECONDS.into()),
             )?,
+            app_stop_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "gracekeeper_app_stop_seconds",
+                    "How long apps took to end after a handover.",
+                )
+                .buckets(DRAIN_SECONDS.into()),
+            )?,
+            apps_killed: IntCounter::new(
+                "gracekeeper_apps_killed_total",
+                "Apps that had not ended after a handover by the end of the grace period.",
+            )?,
             arrivals: IntCounter::new(
                 "gracekeeper_arrivals_total",
                 "New connections that brought a request while a drain ran.",
@@ -127,6 +140,8 @@ impl Metrics {
         registry.register(Box::new(metrics.hooks.clone()))?;
         registry.register(Box::new(metrics.drains.clone()))?;
         registry.register(Box::new(metrics.drain_seconds.clone()))?;
+        registry.register(Box::new(metrics.app_stop_seconds.clone()))?;
+        registry.register(Box::new(metrics.apps_killed.clone()))?;
         registry.register(Box::new(metrics.arrivals.clone()))?;
         registry.register(Box::new(metrics.cut.clone()))?;
         registry.register(Box::new(metrics.monitors.clone()))?;
@@ -168,6 +183,24 @@ impl Metrics {
             .with_label_values(&[verdict.outcome.name()])
             .inc();
         self.drain_seconds.observe(verdict.took.as_secs_f64());
+    }
+
+    /// The app has ended after a handover, or had not by the end of the grace period.
+    pub fn app_ended(&self, end: AppEnd) {
+        self.app_stop_seconds.observe(end.took.as_secs_f64());
+        if end.killed {
+            self.apps_killed.inc();
+        }
+    }
+
+    /// A counter of requests was read: whether that gave a value, or why not.
+    pub fn counter_read(&self, source: &str, reading: ReadResult) {
+        let (result, up) = match reading {
+            Ok(_) => ("ok", 1.0),
+            Err(kind) => (kind, 0.0),
+        };
+        self.source_up.with_label_values(&[source]).set(up);
+        self.reads.with_label_values(&[source, result]).inc();
     }
 
     /// The page; the pod has been in its phase for so long. A pod is often gone before a drain's end is scraped, so an
@@ -220,12 +253,19 @@ mod tests {
             sources: Vec::new(),
             arrivals: None,
             last_arrival: None,
+            requests: None,
+            stuck: None,
             persistent: None,
             reason: None,
             waiting_for: None,
             visitors: None,
         });
         metrics.read("a", Ok(3.0));
+        metrics.counter_read("b", Ok(70.0));
+        metrics.app_ended(AppEnd {
+            took: Duration::from_secs(4),
+            killed: true,
+        });
         let page = metrics
             .page(
                 Phase::Draining,
@@ -250,6 +290,10 @@ mod tests {
             "gracekeeper_drain_seconds_bucket{le=\"2\"} 0",
             "gracekeeper_drain_seconds_bucket{le=\"5\"} 1",
             "gracekeeper_drain_deadline_seconds 25",
+            "gracekeeper_source_up{source=\"b\"} 1",
+            "gracekeeper_drains_total{outcome=\"handed-over\"} 0",
+            "gracekeeper_app_stop_seconds_sum 4",
+            "gracekeeper_apps_killed_total 1",
             "gracekeeper_arrivals_total 7",
             "gracekeeper_requests_cut_total 0",
             "gracekeeper_monitors 2",
@@ -261,6 +305,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|l| l == line), "{line} in\n{page}");
         }
+        assert!(!page.contains("gracekeeper_inflight{source=\"b\"}"));
     }
 
     #[test]

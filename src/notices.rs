@@ -15,7 +15,7 @@ use crate::config::{ConfigErrors, Files};
 use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
-use crate::report;
+use crate::report::{self, Aftermath};
 use crate::traffic::Traffic;
 
 /// The kubelet makes this file where a container says nothing else.
@@ -100,8 +100,8 @@ impl Notices {
         let mut last = None;
         // Whether the drain that runs, or the last one, was for the app to stop.
         let mut stopping = false;
-        // Requests cut off that have been reported.
-        let mut reported = 0;
+        // Requests cut off that have been told of.
+        let mut told = 0;
         while let Some(event) = events.recv().await {
             // First, since the rest may wait for a disk.
             let _ = report_to_cluster.send(Occurrence::Event(event.clone()));
@@ -111,47 +111,58 @@ impl Notices {
                     for url in self.notify.clone() {
                         notifying.spawn(notify(client.clone(), url));
                     }
-                    if let Some(path) = &self.drain_file
-                        && let Err(e) = tokio::fs::write(path, "draining\n").await
-                    {
-                        warn!(path = %path.display(), "cannot make the drain file: {e}");
-                    }
+                    self.make_drain_file().await;
                 }
                 Event::Stopping(_) => stopping = true,
                 Event::DeadlineChanged(drain) => {
-                    metrics.deadline_changed(drain.deadline - drain.began)
+                    metrics.deadline_changed(drain.deadline - drain.began);
                 }
                 Event::Ended(drain, verdict) => {
-                    // A drain by hand stops no app: clients that leave do so by themselves.
+                    // By hand, no app stops, and the clients that leave do so by themselves.
                     if let Some(traffic) = traffic.as_ref().filter(|_| stopping) {
                         let gone = verdict.outcome == Outcome::AppGone;
                         traffic.hook_answered(drain.grace_ends, gone);
                     }
                     metrics.drained(&verdict);
-                    write_verdict(&self.termination_log, &verdict, 0).await;
-                    last = Some(verdict);
+                    let past = Past {
+                        verdict,
+                        aftermath: Aftermath::default(),
+                    };
+                    self.leave_message(&past).await;
+                    last = Some(past);
+                }
+                Event::AppEnded(_, end) => {
+                    metrics.app_ended(end);
+                    if let Some(past) = &mut last {
+                        past.aftermath.app_end = Some(end);
+                        self.leave_message(past).await;
+                    }
                 }
                 Event::Serving => {
-                    let cut = self
-                        .report_cut(last.take(), traffic.as_ref(), &mut reported, false)
+                    let over = self
+                        .over(last.take(), traffic.as_ref(), &mut told, true)
                         .await;
                     if let Some(traffic) = &traffic {
                         traffic.stop();
                     }
                     notifying.abort_all();
                     self.remove_drain_file().await;
-                    let _ = report_to_cluster.send(Occurrence::Over { cut, serving: true });
+                    let _ = report_to_cluster.send(over);
                 }
             }
             while notifying.try_join_next().is_some() {}
         }
-        let cut = self
-            .report_cut(last, traffic.as_ref(), &mut reported, true)
-            .await;
-        let _ = report_to_cluster.send(Occurrence::Over {
-            cut,
-            serving: false,
-        });
+        let over = self.over(last, traffic.as_ref(), &mut told, false).await;
+        let _ = report_to_cluster.send(over);
+    }
+
+    /// Says that a drain runs.
+    async fn make_drain_file(&self) {
+        if let Some(path) = &self.drain_file
+            && let Err(e) = tokio::fs::write(path, "draining\n").await
+        {
+            warn!(path = %path.display(), "cannot make the drain file: {e}");
+        }
     }
 
     /// Removes the drain file: no drain runs.
@@ -165,36 +176,62 @@ impl Notices {
         }
     }
 
-    /// Reports the requests that were cut off since the last report, and how many they are; `ends` where the sidecar does.
-    async fn report_cut(
+    /// What there is to say once a drain is history: the pod is `serving` again, or the sidecar ends. Of requests that
+    /// were cut off, those that were `told` of before are left out.
+    async fn over(
         &self,
-        drained: Option<Arc<Verdict>>,
+        past: Option<Past>,
         traffic: Option<&Traffic>,
-        reported: &mut u64,
-        ends: bool,
-    ) -> u64 {
-        let (Some(verdict), Some(traffic)) = (drained, traffic) else {
-            return 0;
-        };
-        let total = traffic.final_counts(ends).await.cut_total;
-        let cut = total - std::mem::replace(reported, total);
-        if cut > 0 {
-            warn!(
-                cut,
-                outcome = verdict.outcome.name(),
-                "requests were cut off: their connections ended without an answer after the hook was answered"
-            );
-            write_verdict(&self.termination_log, &verdict, cut).await;
+        told: &mut u64,
+        serving: bool,
+    ) -> Occurrence {
+        let handed_over =
+            (past.as_ref()).is_some_and(|past| past.verdict.outcome == Outcome::HandedOver);
+        let mut cut = 0;
+        if let (Some(mut past), Some(traffic)) = (past, traffic) {
+            let total = traffic.final_counts(!serving).await.cut_total;
+            cut = total - std::mem::replace(told, total);
+            if cut > 0 {
+                past.aftermath.cut = cut;
+                past.warn_of_cut();
+                self.leave_message(&past).await;
+            }
         }
-        cut
+        Occurrence::Over {
+            cut,
+            handed_over,
+            serving,
+        }
+    }
+
+    /// Leaves the verdict, and what has happened since, as the termination message, if it can be written.
+    async fn leave_message(&self, past: &Past) {
+        let path = &self.termination_log;
+        let line = format!("{}\n", report::line(&past.verdict, past.aftermath));
+        if let Err(e) = write_message(path, line).await {
+            debug!(path = %path.display(), "no termination message: {e}");
+        }
     }
 }
 
-/// Writes the verdict as the termination message, if it can be written.
-async fn write_verdict(path: &Path, verdict: &Verdict, cut: u64) {
-    let line = format!("{}\n", report::line(verdict, cut));
-    if let Err(e) = write_message(path, line).await {
-        debug!(path = %path.display(), "no termination message: {e}");
+/// A drain that is over, and what has happened since.
+struct Past {
+    verdict: Arc<Verdict>,
+    aftermath: Aftermath,
+}
+
+impl Past {
+    fn warn_of_cut(&self) {
+        let cut = self.aftermath.cut;
+        let outcome = self.verdict.outcome.name();
+        warn!(
+            cut,
+            outcome,
+            "requests were cut off: their connections ended without an answer after the hook was answered"
+        );
+        if self.verdict.outcome == Outcome::HandedOver {
+            warn!("{}", report::NOT_GRACEFUL);
+        }
     }
 }
 

@@ -6,12 +6,17 @@ use std::net::IpAddr;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::drain::{Phase, Readiness, State, Verdict, Visitors};
-use crate::inflight::Meter;
+use crate::drain::{AppEnd, Phase, Readiness, State, Verdict, Visitors};
+use crate::inflight::{Meter, Record};
 use crate::traffic::{KubeletAddresses, Traffic};
 
 /// The kubelet reads 10 KiB of a hook's answer at most; this leaves room for the head.
 const LARGEST: usize = 9 * 1024;
+
+/// What to do where an app that was handed its work cut requests off.
+pub const NOT_GRACEFUL: &str = "this app does not finish its work on SIGTERM after all: write --app-shutdown=abrupt, or \
+    let it finish: nginx with STOPSIGNAL QUIT (or lifecycle.stopSignal), Node and others with a handler of SIGTERM, \
+    gunicorn with a longer graceful_timeout, a shell as PID 1 with exec";
 
 /// A verdict's JSON.
 #[derive(Debug, Serialize)]
@@ -27,6 +32,12 @@ struct VerdictView<'a> {
     /// From the beginning of the drain to the last arrival; none where there was none, or no watch.
     last_arrival_seconds: Option<Number>,
     cut: Option<u64>,
+    /// Requests that the counters counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u64>,
+    /// For how long no connection had been open, where the count seems stuck.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stuck_seconds: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +128,11 @@ struct StatusView<'a> {
     /// Where the kubelet calls from.
     kubelet: Vec<IpAddr>,
     sources: Vec<MeterView<'a>>,
+    /// What tells whether requests still come.
+    routes_by: &'static str,
+    /// Counters of requests, which are read during a drain alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<CounterView<'a>>,
     verdict: Option<VerdictView<'a>>,
 }
 
@@ -132,6 +148,30 @@ struct MeterView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
     age_seconds: Option<Number>,
+}
+
+/// A counter of requests in a status.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CounterView<'a> {
+    source: &'a str,
+    requests: Option<Number>,
+    result: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
+    age_seconds: Option<Number>,
+}
+
+impl<'a> From<MeterView<'a>> for CounterView<'a> {
+    fn from(meter: MeterView<'a>) -> Self {
+        Self {
+            source: meter.source,
+            requests: meter.inflight,
+            result: meter.result,
+            problem: meter.problem,
+            age_seconds: meter.age_seconds,
+        }
+    }
 }
 
 /// A number as it is usually written: 3 and not 3.0, at most three places.
@@ -175,6 +215,8 @@ impl<'a> VerdictView<'a> {
             arrivals: verdict.arrivals,
             last_arrival_seconds: (verdict.last_arrival).map(|after| after.as_secs_f64().into()),
             cut,
+            requests: verdict.requests,
+            stuck_seconds: verdict.stuck.map(|stuck| stuck.as_secs_f64().into()),
             persistent: verdict.persistent,
             reason: verdict.reason.as_deref(),
             waiting_for: verdict.waiting_for.as_deref(),
@@ -217,14 +259,12 @@ pub fn status(
     state: &State,
     readiness: Readiness,
     meters: &[Meter],
+    counters: &[Meter],
     traffic: Option<&Traffic>,
     kubelet: &KubeletAddresses,
     now: Instant,
 ) -> String {
-    let records: Vec<_> = meters
-        .iter()
-        .map(|meter| (meter.name(), meter.record()))
-        .collect();
+    let (records, counter_records) = (records(meters), records(counters));
     let seconds_since =
         |then: Instant| Number::from(now.saturating_duration_since(then).as_secs_f64());
     let deadline = (state.drain.as_ref())
@@ -244,25 +284,62 @@ pub fn status(
             .map(|traffic| VisitorsView::new(&traffic.visitors()))
             .unwrap_or_default(),
         kubelet: kubelet.addresses(),
-        sources: (records.iter())
-            .map(|(source, record)| {
-                let reading = record.last.map(|(_, reading)| reading);
-                MeterView {
-                    source,
-                    inflight: reading.and_then(Result::ok).map(Number::from),
-                    result: reading.map(|reading| reading.err().unwrap_or("ok")),
-                    problem: record.problem.as_deref(),
-                    age_seconds: record.last.map(|(at, _)| seconds_since(at)),
-                }
-            })
+        sources: records
+            .iter()
+            .map(|record| meter_view(record, now))
+            .collect(),
+        routes_by: routes_by(&counter_records, traffic.is_some()),
+        requests: (counter_records.iter())
+            .map(|record| meter_view(record, now).into())
             .collect(),
         verdict: (state.verdict.as_deref())
             .map(|verdict| VerdictView::new(verdict, traffic.map(|traffic| traffic.counts().cut))),
     })
 }
 
-/// A verdict as one line for the log; `cut` is how many requests have been cut off since.
-pub fn line(verdict: &Verdict, cut: u64) -> String {
+/// What has happened since the hook was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aftermath {
+    /// Requests that were cut off.
+    pub cut: u64,
+    /// How the app ended, where it was handed its work.
+    pub app_end: Option<AppEnd>,
+}
+
+/// Each source's name, and what is known of it.
+fn records(meters: &[Meter]) -> Vec<(&str, Record)> {
+    (meters.iter())
+        .map(|meter| (meter.name(), meter.record()))
+        .collect()
+}
+
+fn meter_view<'a>((source, record): &'a (&'a str, Record), now: Instant) -> MeterView<'a> {
+    let reading = record.last.map(|(_, reading)| reading);
+    MeterView {
+        source,
+        inflight: reading.and_then(Result::ok).map(Number::from),
+        result: reading.map(|reading| reading.err().unwrap_or("ok")),
+        problem: record.problem.as_deref(),
+        age_seconds: (record.last)
+            .map(|(at, _)| now.saturating_duration_since(at).as_secs_f64().into()),
+    }
+}
+
+/// What tells whether requests still come: counters where there are any and none was unreadable at its last read, else
+/// connections where they are watched, else time alone.
+fn routes_by(counters: &[(&str, Record)], watched: bool) -> &'static str {
+    let unreadable = |(_, record): &(&str, Record)| record.problem.is_some();
+    if !counters.is_empty() && !counters.iter().any(unreadable) {
+        "requests"
+    } else if watched {
+        "connections"
+    } else {
+        "time"
+    }
+}
+
+/// A verdict as one line for the log, with what has happened since.
+pub fn line(verdict: &Verdict, aftermath: Aftermath) -> String {
     Line {
         outcome: verdict.outcome.name(),
         took: verdict.took.as_secs_f64(),
@@ -272,7 +349,8 @@ pub fn line(verdict: &Verdict, cut: u64) -> String {
         reason: verdict.reason.as_deref(),
         persistent: verdict.persistent,
         waiting_for: verdict.waiting_for.as_deref(),
-        cut,
+        stuck: verdict.stuck.map(|stuck| stuck.as_secs_f64()),
+        aftermath,
     }
     .to_string()
 }
@@ -289,7 +367,11 @@ pub fn line_of(json: &[u8]) -> Option<String> {
         reason: verdict["reason"].as_str(),
         persistent: verdict["persistent"].as_u64(),
         waiting_for: verdict["waitingFor"].as_str(),
-        cut: verdict["cut"].as_u64().unwrap_or_default(),
+        stuck: verdict["stuckSeconds"].as_f64(),
+        aftermath: Aftermath {
+            cut: verdict["cut"].as_u64().unwrap_or_default(),
+            app_end: None,
+        },
     };
     Some(line.to_string())
 }
@@ -304,7 +386,8 @@ struct Line<'a> {
     reason: Option<&'a str>,
     persistent: Option<u64>,
     waiting_for: Option<&'a str>,
-    cut: u64,
+    stuck: Option<f64>,
+    aftermath: Aftermath,
 }
 
 impl fmt::Display for Line<'_> {
@@ -329,8 +412,24 @@ impl fmt::Display for Line<'_> {
         if let Some(waiting_for) = self.waiting_for {
             write!(f, "; it waited for: {waiting_for}")?;
         }
-        if self.cut > 0 {
-            write!(f, "; requests cut off: {}", self.cut)?;
+        if let Some(stuck) = self.stuck {
+            write!(
+                f,
+                "; the count seems stuck: no connection was open for {stuck:.1}s"
+            )?;
+        }
+        if let Some(AppEnd { took, killed }) = self.aftermath.app_end {
+            let took = took.as_secs_f64();
+            match killed {
+                false => write!(f, "; the app finished {took:.1}s later")?,
+                true => write!(
+                    f,
+                    "; the app had not finished {took:.1}s later, when the grace period ended"
+                )?,
+            }
+        }
+        if self.aftermath.cut > 0 {
+            write!(f, "; requests cut off: {}", self.aftermath.cut)?;
         }
         Ok(())
     }
@@ -359,6 +458,8 @@ mod tests {
             sources,
             arrivals: Some(12),
             last_arrival: Some(Duration::from_millis(1_250)),
+            requests: None,
+            stuck: None,
             persistent: None,
             reason: None,
             waiting_for: None,
@@ -390,7 +491,7 @@ mod tests {
     #[test]
     fn a_verdict_is_one_line() {
         assert_eq!(
-            line(&example(Vec::new()), 0),
+            line(&example(Vec::new()), Aftermath::default()),
             "drained after 2.3s of at most 25s; in flight: 0; started by: app hook"
         );
         let unknown = Verdict {
@@ -398,19 +499,50 @@ mod tests {
             deadline: Duration::from_millis(24_712),
             ..example(Vec::new())
         };
-        assert!(line(&unknown, 0).contains(" of at most 24.7s; in flight: unknown;"));
+        assert!(
+            line(&unknown, Aftermath::default()).contains(" of at most 24.7s; in flight: unknown;")
+        );
         let persistent = Verdict {
             persistent: Some(2),
             reason: Some("EvictionByEvictionAPI".into()),
             ..example(Vec::new())
         };
+        let cut = Aftermath {
+            cut: 3,
+            ..Aftermath::default()
+        };
         assert!(
-            line(&persistent, 3)
+            line(&persistent, cut)
                 .ends_with("; because of: EvictionByEvictionAPI; clients that kept their connections: 2; requests cut off: 3")
         );
-        for told in [example(Vec::new()), unknown, persistent] {
+        let finished = |killed| Aftermath {
+            cut: 0,
+            app_end: Some(AppEnd {
+                took: Duration::from_millis(3_210),
+                killed,
+            }),
+        };
+        let handed_over = Verdict {
+            outcome: Outcome::HandedOver,
+            inflight: Some(4.0),
+            ..example(Vec::new())
+        };
+        assert_eq!(
+            line(&handed_over, finished(false)),
+            "handed-over after 2.3s of at most 25s; in flight: 4; started by: app hook; the app finished 3.2s later"
+        );
+        assert!(line(&handed_over, finished(true)).contains("had not finished 3.2s later"));
+        let stuck = Verdict {
+            outcome: Outcome::Stuck,
+            stuck: Some(Duration::from_secs(10)),
+            ..example(Vec::new())
+        };
+        for told in [example(Vec::new()), unknown, persistent, stuck] {
             let json = verdict(&told);
-            assert_eq!(line_of(json.as_bytes()), Some(line(&told, 0)));
+            assert_eq!(
+                line_of(json.as_bytes()),
+                Some(line(&told, Aftermath::default()))
+            );
         }
         assert_eq!(line_of(b"{}"), None);
         assert_eq!(line_of(b"ok"), None);

@@ -97,6 +97,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drain: shared.handle.clone(),
         readiness,
         meters: shared.meters.clone(),
+        counters: shared.counters.clone(),
         metrics: shared.metrics.clone(),
         client: shared.client.clone(),
         traffic: shared.traffic.clone(),

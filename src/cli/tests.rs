@@ -43,6 +43,8 @@ fn the_defaults_are_the_documented_ones() {
             max_quiet: Duration::from_secs(10),
             grace_period: Duration::from_secs(30),
             reserve: Duration::from_secs(5),
+            app_shutdown: drain::AppShutdown::Abrupt,
+            when_stuck: None,
             timeout: None,
             readiness: drain::Readiness::Now,
             when_blind: drain::WhenBlind::Wait,

@@ -31,6 +31,8 @@ pub enum Reason {
     DrainReleased,
     /// A source was unreadable, and the policy says to go on.
     DrainBlind,
+    /// The count was stuck, and the policy says to go on.
+    DrainStuck,
     /// A source cannot be read.
     SourceUnreadable,
     /// Requests were cut off.
@@ -48,6 +50,7 @@ impl Reason {
             Reason::DrainDeadlineExceeded => "DrainDeadlineExceeded",
             Reason::DrainReleased => "DrainReleased",
             Reason::DrainBlind => "DrainBlind",
+            Reason::DrainStuck => "DrainStuck",
             Reason::SourceUnreadable => "SourceUnreadable",
             Reason::RequestsCut => "RequestsCut",
             Reason::Reopened => "Reopened",
@@ -70,6 +73,7 @@ impl Reason {
             }
             Reason::DrainDeadlineExceeded
             | Reason::DrainBlind
+            | Reason::DrainStuck
             | Reason::SourceUnreadable
             | Reason::RequestsCut => true,
         }

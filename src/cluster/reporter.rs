@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::clock;
 use crate::cluster::{Cluster, Error, NewEvent, OwnPod, Reason};
 use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Verdict};
+use crate::report::{self, Aftermath, NOT_GRACEFUL};
 use crate::traffic::{Traffic, until};
-use crate::{clock, report};
 
 /// How long after the first hook the pod is asked for: by then its other hook has come too, which tells whether a pod
 /// that was not deleted is going.
@@ -41,7 +42,12 @@ pub enum Occurrence {
     /// Something happened to a drain.
     Event(Event),
     /// Nothing more comes of the drain, and so many requests were cut off; the pod serves again, or the sidecar ends.
-    Over { cut: u64, serving: bool },
+    Over {
+        cut: u64,
+        /// The app had been handed its work.
+        handed_over: bool,
+        serving: bool,
+    },
     /// A source that cannot work.
     Unreadable { source: String, problem: Arc<str> },
 }
@@ -126,16 +132,22 @@ impl Reporter {
                         drain,
                     ));
                 }
-                Some(Occurrence::Event(Event::DeadlineChanged(_) | Event::Serving)) => {}
+                Some(Occurrence::Event(
+                    Event::DeadlineChanged(_) | Event::AppEnded(..) | Event::Serving,
+                )) => {}
                 Some(Occurrence::Event(Event::Ended(_, verdict))) => {
                     self.write_late(&mut later).await;
                     if let Some(event) = ended(&verdict) {
                         self.write(&event).await;
                     }
                 }
-                Some(Occurrence::Over { cut, serving }) => {
+                Some(Occurrence::Over {
+                    cut,
+                    handed_over,
+                    serving,
+                }) => {
                     self.write_late(&mut later).await;
-                    if let Some(event) = over(cut, serving) {
+                    if let Some(event) = over(cut, handed_over, serving) {
                         self.write(&event).await;
                     }
                     // While the pod serves, no connection is kept and nothing is asked.
@@ -275,17 +287,23 @@ fn started(drain: Drain) -> NewEvent {
 /// The Event of a verdict. That a drain was undone shows by what comes next.
 fn ended(verdict: &Verdict) -> Option<NewEvent> {
     let reason = match verdict.outcome {
-        Outcome::Drained | Outcome::AppGone | Outcome::Persistent => Reason::Drained,
+        Outcome::Drained | Outcome::AppGone | Outcome::Persistent | Outcome::HandedOver => {
+            Reason::Drained
+        }
         Outcome::Deadline => Reason::DrainDeadlineExceeded,
         Outcome::Released => Reason::DrainReleased,
         Outcome::Blind => Reason::DrainBlind,
+        Outcome::Stuck => Reason::DrainStuck,
         Outcome::Undone => return None,
     };
-    Some(new_event(reason, report::line(verdict, 0)))
+    Some(new_event(
+        reason,
+        report::line(verdict, Aftermath::default()),
+    ))
 }
 
 /// The Event of what follows a drain: the more important one, where there are two.
-fn over(cut: u64, serving: bool) -> Option<NewEvent> {
+fn over(cut: u64, handed_over: bool, serving: bool) -> Option<NewEvent> {
     match (cut, serving) {
         (0, false) => None,
         (0, true) => Some(new_event(
@@ -302,7 +320,11 @@ fn over(cut: u64, serving: bool) -> Option<NewEvent> {
                 1 => "A request was cut off: its connection".to_owned(),
                 _ => format!("{cut} requests were cut off: their connections"),
             };
-            let text = format!("{what} ended without an answer after the drain{again}");
+            let why = match handed_over {
+                true => format!("; {NOT_GRACEFUL}"),
+                false => String::new(),
+            };
+            let text = format!("{what} ended without an answer after the drain{again}{why}");
             Some(new_event(Reason::RequestsCut, text))
         }
     }
@@ -356,10 +378,16 @@ mod tests {
 
     #[test]
     fn what_follows_a_drain_is_at_most_one_event() {
-        assert!(over(0, false).is_none());
-        assert_eq!(over(0, true).unwrap().reason, Reason::Reopened);
-        let cut = over(3, true).unwrap();
+        assert!(over(0, false, false).is_none());
+        assert_eq!(over(0, false, true).unwrap().reason, Reason::Reopened);
+        let cut = over(3, false, true).unwrap();
         assert_eq!(cut.reason, Reason::RequestsCut);
         assert!(cut.text.starts_with("3 requests") && cut.text.ends_with("serves again"));
+        let cut = over(1, true, false).unwrap();
+        assert!(
+            cut.text.contains("does not finish its work on SIGTERM"),
+            "{}",
+            cut.text
+        );
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::decision::{Decision, Facts, SourceHistory, TrafficFacts, decide};
+use super::decision::{CounterNews, Decision, Facts, SourceHistory, decide};
 use super::handle::{Caller, Command, PodFacts, Refusal, answer};
 use super::owner::{NextPhase, Owner, PastDrain};
 use super::reads::{Read, Reads};
@@ -29,11 +29,14 @@ pub struct Draining<'a> {
     callers: Vec<oneshot::Sender<Arc<Verdict>>>,
     facts: Facts,
     reads: Reads<Reading>,
+    counter_reads: Reads<Reading>,
     traffic_reads: Reads<Option<TrafficSnapshot>>,
     /// Ends when no Service sends requests here any more.
     endpoints_left: Option<BoxFuture<'static, bool>>,
     /// When to log that the drain goes on.
     next_progress: Instant,
+    /// It was said that the count seems stuck.
+    stuck: bool,
 }
 
 /// How a drain ends, and the caller that waits for it to be undone.
@@ -74,27 +77,27 @@ impl<'a> Draining<'a> {
         }
         let budget_seconds = owner.policy.budget().as_secs_f64();
         info!(trigger = trigger.name(), budget_seconds, "draining");
-        let facts = Facts {
+        let inputs = &owner.inputs;
+        let watched = inputs.read_traffic.is_some();
+        let mut facts = Facts::new(
             began,
-            deadline: drain.deadline,
-            signalled: owner.signalled,
-            going: owner.going(),
-            app_is_stopped: false,
-            endpoints_left: owner.endpoints_left.is_none().then_some(began),
-            sources: owner.new_histories(began),
-            traffic: match owner.read_traffic {
-                Some(_) => TrafficFacts::Awaited,
-                None => TrafficFacts::Unwatched,
-            },
-        };
-        let traffic_reads = match &owner.read_traffic {
+            drain.deadline,
+            &inputs.sources,
+            inputs.counters.len(),
+            watched,
+        );
+        facts.signalled = owner.signalled;
+        facts.going = owner.going();
+        facts.endpoints_left = inputs.endpoints_left.is_none().then_some(began);
+        let traffic_reads = match &inputs.read_traffic {
             Some(read_traffic) => Reads::start_one(read_traffic(began, None)),
             None => Reads::none(),
         };
         Self {
             reads: owner.start_reads(),
+            counter_reads: Reads::start(inputs.counters.len(), |n| (inputs.read_counter)(n)),
             traffic_reads,
-            endpoints_left: owner.endpoints_left.as_ref().map(|left| left()),
+            endpoints_left: inputs.endpoints_left.as_ref().map(|left| left()),
             next_progress: began + PROGRESS,
             owner,
             drain,
@@ -102,6 +105,7 @@ impl<'a> Draining<'a> {
             reason: None,
             callers,
             facts,
+            stuck: false,
         }
     }
 
@@ -109,6 +113,7 @@ impl<'a> Draining<'a> {
     pub async fn run(mut self) -> NextPhase {
         let end = loop {
             self.facts.going = self.owner.going();
+            self.say_if_stuck();
             let until = match decide(&self.owner.policy, &self.facts, Instant::now()) {
                 Decision::End(outcome) => break outcome.into(),
                 Decision::Wait(until) => until,
@@ -124,6 +129,7 @@ impl<'a> Draining<'a> {
                 },
                 known = ended(&mut self.endpoints_left) => self.on_endpoints_left(known),
                 read = self.reads.next() => self.on_reading(&read),
+                read = self.counter_reads.next() => self.on_counter(&read),
                 read = self.traffic_reads.next() => self.on_traffic(&read),
                 () = sleep_until(until.min(self.next_progress)) => self.log_progress(),
             }
@@ -174,7 +180,7 @@ impl<'a> Draining<'a> {
         self.stopping = Some(now);
         self.owner.emit(Event::Stopping(self.drain));
         // A drain by hand need not have changed any route, nor asked the Services of a pod that is going.
-        self.endpoints_left = self.owner.endpoints_left.as_ref().map(|left| left());
+        self.endpoints_left = self.owner.inputs.endpoints_left.as_ref().map(|left| left());
         self.facts.endpoints_left = self.endpoints_left.is_none().then_some(now);
         self.set_deadline(now, self.owner.policy.grace_period);
     }
@@ -201,24 +207,62 @@ impl<'a> Draining<'a> {
     }
 
     fn on_reading(&mut self, read: &Read<Reading>) {
-        let policy = &self.owner.policy;
-        let min_wait_over = self.facts.min_wait_over(policy);
-        let history = &mut self.facts.sources[read.source];
-        history.take(read, policy.max_inflight);
-        let wanted = history.read_wanted(policy, min_wait_over);
-        let next = (self.owner.read_count)(read.source);
+        let Self { owner, facts, .. } = self;
+        let policy = &owner.policy;
+        facts.take_reading(policy, read);
+        let wanted = facts.sources[read.source].read_wanted(policy, facts.min_wait_over(policy));
+        let next = (owner.inputs.read_count)(read.source);
         self.reads.again(next, read, policy.poll_interval, wanted);
+    }
+
+    fn on_counter(&mut self, read: &Read<Reading>) {
+        let Self { owner, facts, .. } = self;
+        let source = owner.inputs.counters[read.source].as_str();
+        match facts.take_counter(read) {
+            CounterNews::None => {}
+            CounterNews::Restarted => info!(
+                source,
+                "the counter of requests fell, as it does when the app is restarted"
+            ),
+            CounterNews::IsGauge => warn!(
+                source,
+                "what is given with --requests falls again and again, so it is a gauge and no counter, and connections \
+                 alone decide; give a counter that rises with every request, and the gauge with --inflight"
+            ),
+        }
+        let wanted = facts.counter_wanted(&owner.policy);
+        let next = (owner.inputs.read_counter)(read.source);
+        (self.counter_reads).again(next, read, owner.policy.poll_interval, wanted);
     }
 
     fn on_traffic(&mut self, read: &Read<Option<TrafficSnapshot>>) {
         let policy = &self.owner.policy;
         self.facts
             .take_snapshot(policy, read.began, read.seen.clone());
-        if let Some(read_traffic) = &self.owner.read_traffic {
-            let next = read_traffic(self.drain.began, self.facts.routes_changed());
+        if let Some(read_traffic) = &self.owner.inputs.read_traffic {
+            let next = read_traffic(self.drain.began, self.facts.routes_changed(policy));
             let wanted = self.facts.snapshot_wanted(policy);
             (self.traffic_reads).again(next, read, policy.poll_interval, wanted);
         }
+    }
+
+    /// Says once that the count seems stuck.
+    fn say_if_stuck(&mut self) {
+        let now = Instant::now();
+        let Some(since) = self.facts.stuck(&self.owner.policy, now) else {
+            return;
+        };
+        if std::mem::replace(&mut self.stuck, true) {
+            return;
+        }
+        let no_connection_seconds = (now - since).as_secs_f64();
+        let inflight = self.facts.inflight();
+        warn!(
+            inflight,
+            no_connection_seconds,
+            "the count seems stuck: it has not moved since the drain began, and no connection is open; if it counts \
+             nothing but requests on connections, write --when-stuck=end"
+        );
     }
 
     /// Gives the drain the time that a grace period leaves that began then, and says so if that is news.
@@ -262,11 +306,13 @@ impl<'a> Draining<'a> {
             owner,
             drain,
             callers,
+            facts,
             ..
         } = self;
         let past = PastDrain {
             drain,
             verdict: verdict.clone(),
+            ended: Instant::now(),
         };
         let next = if owner.going() {
             NextPhase::Drained(past)
@@ -279,6 +325,13 @@ impl<'a> Draining<'a> {
             NextPhase::Reopen(past)
         };
         verdict.log();
+        if facts.counters_do_not_move() {
+            warn!(
+                counters = owner.inputs.counters.join(" "),
+                "the counter of requests has not moved, though connections brought requests; does it count those of \
+                 another port, or none until it is switched on?"
+            );
+        }
         (owner.state).send_modify(|state| {
             state.verdict = Some(verdict.clone());
             state.waiting_for = None;
@@ -312,7 +365,7 @@ impl<'a> Draining<'a> {
 
     /// What the drain waits for.
     fn waiting_for(&self, now: Instant) -> String {
-        let names = self.owner.sources.iter().map(|source| &*source.name);
+        let names = self.owner.inputs.sources.iter().map(|source| &*source.name);
         (self.facts).waiting_for(&self.owner.policy, names, now)
     }
 
@@ -327,7 +380,11 @@ impl<'a> Draining<'a> {
             facts,
             ..
         } = self;
-        let names = owner.sources.iter().map(|source| source.name.clone());
+        let names = owner
+            .inputs
+            .sources
+            .iter()
+            .map(|source| source.name.clone());
         let counts = facts.sources.iter().map(SourceHistory::count);
         let snapshot = facts.snapshot();
         let waited = matches!(outcome, Outcome::Deadline | Outcome::Released);
@@ -343,6 +400,8 @@ impl<'a> Draining<'a> {
             last_arrival: snapshot
                 .and_then(|snapshot| snapshot.last_arrival)
                 .map(|last| last.saturating_duration_since(drain.began)),
+            requests: facts.requests(),
+            stuck: (facts.stuck(&owner.policy, Instant::now())).map(|since| since.elapsed()),
             persistent: snapshot
                 .filter(|_| outcome == Outcome::Persistent)
                 .map(|snapshot| snapshot.active),

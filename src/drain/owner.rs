@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::decision::SourceHistory;
 use super::draining::Draining;
 use super::handle::{Caller, Command, answer};
 use super::reads::{Read, Reads};
 use super::{
-    Drain, EndpointsLeft, Event, Handle, Outcome, Phase, Policy, ReadCount, ReadTraffic, Reading,
-    Refusal, Source, State, Trigger, Verdict,
+    AppEnd, Drain, EndpointsLeft, Event, Handle, Outcome, Phase, Policy, ReadCount, ReadTraffic,
+    Reading, Refusal, Source, State, Trigger, Verdict,
 };
 
 /// How long a sidecar that is told to stop when the time is up stays to see its app killed, and which requests that
@@ -21,16 +21,19 @@ use super::{
 /// pkg/kubelet/kuberuntime/kuberuntime_container.go).
 const FINAL_READ: Duration = Duration::from_millis(500);
 
+/// What the kubelet gives a container after its hook at least, however little of the grace period is left.
+const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+
+/// How long before the kubelet kills it an ordinary sidecar says that its app has not finished.
+const KILL_MARGIN: Duration = Duration::from_secs(1);
+
 /// The least time between two reads while serving, where the sidecar has to see its app end.
 const EXIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Owns the phase. Made by [`new`], driven by [`Owner::run`].
 pub struct Owner {
     pub(super) policy: Policy,
-    pub(super) sources: Vec<Source>,
-    pub(super) read_count: ReadCount,
-    pub(super) read_traffic: Option<ReadTraffic>,
-    pub(super) endpoints_left: Option<EndpointsLeft>,
+    pub(super) inputs: Inputs,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) state: watch::Sender<State>,
     events: mpsc::UnboundedSender<Event>,
@@ -40,16 +43,37 @@ pub struct Owner {
     pub(super) drained_by_hand: bool,
 }
 
-/// A drain's owner, its handle, and the events of what happens. `sources` are what `read_count` counts; `read_traffic`
-/// looks at the traffic, where that can be done; `endpoints_left` tells when Services send nothing here any more, where
-/// that is to be awaited.
-pub fn new(
-    policy: Policy,
-    sources: Vec<Source>,
-    read_count: ReadCount,
-    read_traffic: Option<ReadTraffic>,
-    endpoints_left: Option<EndpointsLeft>,
-) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
+/// What a drain goes by.
+pub struct Inputs {
+    /// What `read_count` counts.
+    pub sources: Vec<Source>,
+    pub read_count: ReadCount,
+    /// The names of the counters of requests that `read_counter` reads.
+    pub counters: Vec<String>,
+    pub read_counter: ReadCount,
+    /// Looks at the traffic, where that can be done.
+    pub read_traffic: Option<ReadTraffic>,
+    /// Tells when Services send nothing here any more, where that is to be awaited.
+    pub endpoints_left: Option<EndpointsLeft>,
+}
+
+#[cfg(test)]
+impl Inputs {
+    /// Nothing but sources.
+    pub fn new(sources: Vec<Source>, read_count: ReadCount) -> Self {
+        Self {
+            sources,
+            read_count: read_count.clone(),
+            counters: Vec::new(),
+            read_counter: read_count,
+            read_traffic: None,
+            endpoints_left: None,
+        }
+    }
+}
+
+/// A drain's owner, its handle, and the events of what happens.
+pub fn new(policy: Policy, inputs: Inputs) -> (Owner, Handle, mpsc::UnboundedReceiver<Event>) {
     let (send_commands, commands) = mpsc::channel(64);
     let (events, receive_events) = mpsc::unbounded_channel();
     let (state, watch_state) = watch::channel(State {
@@ -62,10 +86,7 @@ pub fn new(
     });
     let owner = Owner {
         policy,
-        sources,
-        read_count,
-        read_traffic,
-        endpoints_left,
+        inputs,
         commands,
         state,
         events,
@@ -89,6 +110,14 @@ pub(super) enum NextPhase {
 pub(super) struct PastDrain {
     pub drain: Drain,
     pub verdict: Arc<Verdict>,
+    pub ended: Instant,
+}
+
+impl PastDrain {
+    /// The app was handed its work, and its end is awaited.
+    fn handed_over(&self) -> bool {
+        self.verdict.outcome == Outcome::HandedOver
+    }
 }
 
 impl Owner {
@@ -111,7 +140,9 @@ impl Owner {
     /// Serves until a drain is asked for. No timer runs, unless the sidecar has to see its app end.
     async fn serving(&mut self) -> NextPhase {
         let mut reads = self.policy.exit_with_app.then(|| self.start_reads());
-        let mut histories = self.new_histories(Instant::now());
+        let mut histories: Vec<_> = (self.inputs.sources.iter())
+            .map(|source| SourceHistory::new(Instant::now(), source))
+            .collect();
         loop {
             tokio::select! {
                 biased;
@@ -135,8 +166,16 @@ impl Owner {
 
     /// Stays drained: for good where the pod is going, else until that is undone or a new drain is due.
     async fn drained(&mut self, past: PastDrain) -> NextPhase {
-        let mut reads = self.signalled.then(|| self.start_reads());
-        let mut time_is_up = past.drain.deadline;
+        // An app that finishes its work is watched to its end.
+        let mut app_ends = past.handed_over();
+        let mut told_to_stop = self.signalled;
+        let mut reads = (told_to_stop || app_ends).then(|| self.start_reads());
+        let app_is_killed = self.killed_at(&past);
+        let mut time_is_up = if app_ends {
+            app_is_killed - KILL_MARGIN
+        } else {
+            past.drain.deadline
+        };
         loop {
             tokio::select! {
                 biased;
@@ -144,8 +183,8 @@ impl Owner {
                     if let Some(next) = self.answer_between_drains(command, Some(&past)) {
                         return next;
                     }
-                    if self.signalled && reads.is_none() {
-                        reads = Some(self.start_reads());
+                    if self.signalled && !std::mem::replace(&mut told_to_stop, self.signalled) {
+                        reads.get_or_insert_with(|| self.start_reads());
                         time_is_up = time_is_up.max(Instant::now() + FINAL_READ);
                     }
                 }
@@ -156,17 +195,49 @@ impl Owner {
                         Reading::Count(_) | Reading::Unknown => false,
                     };
                     if gone && self.app_is_gone(past.drain).await {
-                        info!("the app is gone, and the sidecar follows");
-                        return NextPhase::End;
+                        if std::mem::take(&mut app_ends) {
+                            self.app_ended(&past, Instant::now() >= app_is_killed);
+                        }
+                        if self.signalled {
+                            info!("the app is gone, and the sidecar follows");
+                            return NextPhase::End;
+                        }
+                        reads = None;
+                        continue;
                     }
                     self.read_again(&mut reads, &read, self.policy.poll_interval);
                 }
                 () = sleep_until(time_is_up), if self.signalled => {
+                    if app_ends {
+                        self.app_ended(&past, true);
+                    }
                     info!("the time is up, and the sidecar ends");
                     return NextPhase::End;
                 }
             }
         }
+    }
+
+    /// When the kubelet kills an app whose hook was answered: at the end of the grace period, but not sooner than 2 s after
+    /// the answer.
+    fn killed_at(&self, past: &PastDrain) -> Instant {
+        past.drain.grace_ends.max(past.ended + MINIMUM_GRACE)
+    }
+
+    /// Says how an app ended that was handed its work.
+    fn app_ended(&self, past: &PastDrain, killed: bool) {
+        let took = past.ended.elapsed();
+        let took_seconds = took.as_secs_f64();
+        if killed {
+            warn!(
+                took_seconds,
+                "the app had not finished its work by the end of the grace period, when the kubelet kills it; give the \
+                 pod a longer terminationGracePeriodSeconds"
+            );
+        } else {
+            info!(took_seconds, "the app has ended after the handover");
+        }
+        self.emit(Event::AppEnded(past.drain, AppEnd { took, killed }));
     }
 
     /// Waits for the app to answer again.
@@ -176,7 +247,8 @@ impl Owner {
     /// period is over, by when the kubelet has killed it.
     async fn reopening(&mut self, past: PastDrain) -> NextPhase {
         let mut was_gone = past.verdict.outcome == Outcome::AppGone;
-        let mut gone = vec![was_gone; self.sources.len()];
+        let mut app_ends = past.handed_over();
+        let mut gone = vec![was_gone; self.inputs.sources.len()];
         let mut reads = Some(self.start_reads());
         loop {
             tokio::select! {
@@ -193,6 +265,10 @@ impl Owner {
                 read = next_of(&mut reads) => {
                     gone[read.source] = matches!(read.seen, Reading::Gone | Reading::Absent);
                     was_gone |= gone[read.source];
+                    if app_ends && gone[read.source] && self.app_is_gone(past.drain).await {
+                        app_ends = false;
+                        self.app_ended(&past, Instant::now() >= self.killed_at(&past));
+                    }
                     let answers = !gone.contains(&true);
                     if answers
                         && (was_gone
@@ -249,7 +325,7 @@ impl Owner {
     /// Whether the app has ended, as far as its ports show: an app that still finishes requests listens no more, but
     /// holds connections.
     async fn app_is_gone(&self, drain: Drain) -> bool {
-        match &self.read_traffic {
+        match &self.inputs.read_traffic {
             Some(read_traffic) => read_traffic(drain.began, None)
                 .await
                 .is_none_or(|snapshot| snapshot.app_is_gone()),
@@ -259,7 +335,7 @@ impl Owner {
 
     /// Whether the app was started again since the drain began, as far as its ports show.
     async fn listener_is_replaced(&self, drain: Drain) -> bool {
-        match &self.read_traffic {
+        match &self.inputs.read_traffic {
             Some(read_traffic) => read_traffic(drain.began, None)
                 .await
                 .is_some_and(|snapshot| snapshot.listener_replaced),
@@ -267,16 +343,11 @@ impl Owner {
         }
     }
 
-    /// What is known of every source: nothing yet.
-    pub(super) fn new_histories(&self, now: Instant) -> Vec<SourceHistory> {
-        (self.sources.iter())
-            .map(|source| SourceHistory::new(now, source.connections))
-            .collect()
-    }
-
     /// Reads of every source, from now on.
     pub(super) fn start_reads(&self) -> Reads<Reading> {
-        Reads::start(self.sources.len(), |source| (self.read_count)(source))
+        Reads::start(self.inputs.sources.len(), |source| {
+            (self.inputs.read_count)(source)
+        })
     }
 
     fn read_again(
@@ -286,7 +357,7 @@ impl Owner {
         least: Duration,
     ) {
         if let Some(reads) = reads {
-            reads.again((self.read_count)(last.source), last, least, None);
+            reads.again((self.inputs.read_count)(last.source), last, least, None);
         }
     }
 

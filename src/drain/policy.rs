@@ -29,9 +29,19 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub grace_period: String,
 
-    /// Kept back from the grace period for the app's own stop
-    #[arg(long, value_name = "DURATION", default_value = "5s")]
-    pub reserve: String,
+    /// Kept back from the grace period for the app's own stop [default: 5s, with --app-shutdown=graceful nothing]
+    #[arg(long, value_name = "DURATION")]
+    pub reserve: Option<String>,
+
+    /// What the app does with its work on SIGTERM: abrupt (it dies, so the hook waits for the work), graceful (it
+    /// finishes, so the hook waits for routes alone, and the app has the rest of the grace period)
+    #[arg(long, value_name = "WHAT", default_value = "abrupt")]
+    pub app_shutdown: String,
+
+    /// What a count means that has not moved since the drain began, while no connection is open and nothing arrives: wait
+    /// (and say so), end (after max-quiet) [default: wait; end for presets that count requests on connections alone]
+    #[arg(long, value_name = "POLICY")]
+    pub when_stuck: Option<String>,
 
     /// A tighter bound than grace period minus reserve
     #[arg(long, value_name = "DURATION")]
@@ -68,6 +78,9 @@ pub struct Policy {
     pub grace_period: Duration,
     /// Kept back from the grace period.
     pub reserve: Duration,
+    pub app_shutdown: AppShutdown,
+    /// None leaves it to each source.
+    pub when_stuck: Option<WhenStuck>,
     /// The longest a drain may take, whatever the grace period is.
     pub timeout: Option<Duration>,
     pub readiness: Readiness,
@@ -98,6 +111,27 @@ pub enum WhenBlind {
     /// Quiet.
     Proceed,
 }
+/// What the app does with its work on SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppShutdown {
+    /// It dies, and its work with it.
+    Abrupt,
+    /// It finishes its work.
+    Graceful,
+}
+
+/// What a count means that seems to be stuck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenStuck {
+    /// Work: a job without a connection looks the same.
+    Wait,
+    /// Nothing.
+    End,
+}
+
+/// Kept back from the grace period where the flags do not say.
+const RESERVE: &str = "5s";
+
 impl Args {
     /// Checks the flags, each and together.
     pub fn validate(&self, errors: &mut ConfigErrors) -> Policy {
@@ -108,7 +142,12 @@ impl Args {
         let max_inflight = errors.check("max-inflight", &self.max_inflight, max_inflight);
         let readiness = errors.check("readiness", &self.readiness, readiness(&self.readiness));
         let when_blind = errors.check("when-blind", &self.when_blind, when_blind(&self.when_blind));
-        let (grace_period, reserve) = self.grace_period_and_reserve(errors);
+        let app_shutdown = app_shutdown(&self.app_shutdown);
+        let app_shutdown = (errors.check("app-shutdown", &self.app_shutdown, app_shutdown))
+            .unwrap_or(AppShutdown::Abrupt);
+        let (grace_period, reserve) = self.grace_period_and_reserve(app_shutdown, errors);
+        let when_stuck = (self.when_stuck.as_ref())
+            .and_then(|text| errors.check("when-stuck", text, when_stuck(text)));
         let (quiet_period, max_quiet) = self.quiet(errors);
         let timeout = self
             .timeout
@@ -121,6 +160,8 @@ impl Args {
             max_quiet,
             grace_period,
             reserve,
+            app_shutdown,
+            when_stuck,
             timeout,
             readiness: readiness.unwrap_or(Readiness::Now),
             when_blind: when_blind.unwrap_or(WhenBlind::Wait),
@@ -129,18 +170,47 @@ impl Args {
         }
     }
 
-    /// The reserve has to leave something of the grace period.
-    fn grace_period_and_reserve(&self, errors: &mut ConfigErrors) -> (Duration, Duration) {
+    /// The reserve has to leave something of the grace period. An app that finishes its work by itself needs none: it has
+    /// all that is left.
+    fn grace_period_and_reserve(
+        &self,
+        app_shutdown: AppShutdown,
+        errors: &mut ConfigErrors,
+    ) -> (Duration, Duration) {
         let grace_period = errors.positive_duration("grace-period", &self.grace_period);
-        let reserve = errors.duration("reserve", &self.reserve);
+        let text = self.reserve.as_deref().unwrap_or(RESERVE);
+        let reserve = errors.duration("reserve", text);
+        if app_shutdown == AppShutdown::Graceful {
+            return (grace_period, Duration::ZERO);
+        }
         if !grace_period.is_zero() && reserve >= grace_period {
             let message = format!(
                 "it leaves nothing of --grace-period {}; write less",
                 self.grace_period
             );
-            errors.add("reserve", &self.reserve, message);
+            errors.add("reserve", text, message);
         }
         (grace_period, reserve)
+    }
+
+    /// What is no mistake but looks like one.
+    pub fn warnings(&self, policy: &Policy) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if policy.min_wait > policy.budget() {
+            warnings.push(format!(
+                "--min-wait {} is longer than the most a drain may take, {} (grace period minus reserve, or timeout): the \
+                 drain ends after that time",
+                humantime::format_duration(policy.min_wait),
+                humantime::format_duration(policy.budget()),
+            ));
+        }
+        if let (AppShutdown::Graceful, Some(reserve)) = (policy.app_shutdown, &self.reserve) {
+            warnings.push(format!(
+                "--reserve {reserve} is not kept back: with --app-shutdown graceful the app has all that is left of the \
+                 grace period; leave out --reserve, or write --timeout to end a drain sooner"
+            ));
+        }
+        warnings
     }
 
     /// The most that quiet has to last cannot be less than the least.
@@ -198,6 +268,22 @@ fn when_blind(text: &str) -> Result<WhenBlind, &'static str> {
         other => with_duration(other, "window")
             .map(WhenBlind::Window)
             .ok_or("write wait, window=20s or proceed"),
+    }
+}
+
+fn app_shutdown(text: &str) -> Result<AppShutdown, &'static str> {
+    match text {
+        "abrupt" => Ok(AppShutdown::Abrupt),
+        "graceful" => Ok(AppShutdown::Graceful),
+        _ => Err("write abrupt or graceful"),
+    }
+}
+
+fn when_stuck(text: &str) -> Result<WhenStuck, &'static str> {
+    match text {
+        "wait" => Ok(WhenStuck::Wait),
+        "end" => Ok(WhenStuck::End),
+        _ => Err("write wait or end"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Readiness, Trigger, Verdict};
+use super::{AppEnd, Readiness, Trigger, Verdict};
 
 /// Where the pod is between serving and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub enum Event {
     DeadlineChanged(Drain),
     /// A drain ended.
     Ended(Drain, Arc<Verdict>),
+    /// After a handover the app has ended, or it has not by the end of the grace period.
+    AppEnded(Drain, AppEnd),
     /// The pod serves again.
     Serving,
 }

@@ -19,6 +19,8 @@ pub struct TestPod {
     pub events: mpsc::UnboundedReceiver<Event>,
     pub owner: JoinHandle<()>,
     pub readings: Arc<Mutex<Vec<Option<Reading>>>>,
+    /// What the counter says, where there is one.
+    pub counter: Arc<Mutex<Reading>>,
     pub policy: Policy,
 }
 
@@ -32,13 +34,19 @@ pub struct WatchedPod {
 
 impl TestPod {
     pub fn with(policy: Policy, readings: &[Reading]) -> Self {
-        Self::watching(policy, readings, None)
+        Self::build(policy, readings, None, false)
     }
 
-    pub fn watching(
+    /// One that has a counter of requests, which stands at zero.
+    pub fn counting(policy: Policy, reading: Reading) -> Self {
+        Self::build(policy, &[reading], None, true)
+    }
+
+    pub fn build(
         policy: Policy,
         readings: &[Reading],
         read_traffic: Option<ReadTraffic>,
+        counting: bool,
     ) -> Self {
         let readings = Arc::new(Mutex::new(
             readings.iter().copied().map(Some).collect::<Vec<_>>(),
@@ -57,15 +65,35 @@ impl TestPod {
                 }
             })
         });
-        let names = (0..readings.lock().unwrap().len())
+        let sources = (0..readings.lock().unwrap().len())
             .map(|n| source(&format!("s{n}")))
             .collect();
-        let (owner, handle, events) = new(policy.clone(), names, count, read_traffic, None);
+        let counter = Arc::new(Mutex::new(Reading::Count(0.0)));
+        let shown = counter.clone();
+        let read_counter: ReadCount = Arc::new(move |_| {
+            let shown = shown.clone();
+            Box::pin(async move {
+                sleep(Duration::from_millis(1)).await;
+                *shown.lock().unwrap()
+            })
+        });
+        let inputs = Inputs {
+            read_traffic,
+            counters: if counting {
+                vec!["c".to_owned()]
+            } else {
+                Vec::new()
+            },
+            read_counter,
+            ..Inputs::new(sources, count)
+        };
+        let (owner, handle, events) = new(policy.clone(), inputs);
         Self {
             handle,
             events,
             owner: tokio::spawn(owner.run()),
             readings,
+            counter,
             policy,
         }
     }
@@ -106,6 +134,23 @@ impl TestPod {
 
 impl WatchedPod {
     pub fn with(policy: Policy, reading: Reading) -> Self {
+        Self::build(policy, reading, false)
+    }
+
+    /// One that has a counter of requests too.
+    pub fn counting(policy: Policy, reading: Reading) -> Self {
+        Self::build(policy, reading, true)
+    }
+
+    /// So many more requests are counted.
+    pub fn count(&self, requests: f64) {
+        let mut counter = self.pod.counter.lock().unwrap();
+        if let Reading::Count(n) = &mut *counter {
+            *n += requests;
+        }
+    }
+
+    fn build(policy: Policy, reading: Reading, counting: bool) -> Self {
         let snapshot = Arc::new(Mutex::new(Some(TrafficSnapshot::default())));
         let routes_changed = Arc::new(Mutex::new(None));
         let (shown, told) = (snapshot.clone(), routes_changed.clone());
@@ -122,7 +167,7 @@ impl WatchedPod {
             })
         });
         Self {
-            pod: TestPod::watching(policy, &[reading], Some(read_traffic)),
+            pod: TestPod::build(policy, &[reading], Some(read_traffic), counting),
             snapshot,
             routes_changed,
         }
@@ -153,6 +198,8 @@ pub fn policy() -> Policy {
         max_quiet: 10 * SECOND,
         grace_period: 30 * SECOND,
         reserve: 5 * SECOND,
+        app_shutdown: AppShutdown::Abrupt,
+        when_stuck: None,
         timeout: None,
         readiness: Readiness::Now,
         when_blind: WhenBlind::Wait,
@@ -165,6 +212,7 @@ pub fn source(name: &str) -> Source {
     Source {
         name: name.to_owned(),
         connections: false,
+        ends_when_stuck: false,
     }
 }
 

@@ -47,19 +47,25 @@ pub enum Outcome {
     Blind,
     /// Only clients that keep their connections were left.
     Persistent,
+    /// Routes have changed, and the app finishes its work by itself.
+    HandedOver,
+    /// The count had not moved since the drain began, with no connection open, and the policy says to go on.
+    Stuck,
     /// `DELETE /drain` undid the drain.
     Undone,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Drained,
         Outcome::Deadline,
         Outcome::Released,
         Outcome::AppGone,
         Outcome::Blind,
         Outcome::Persistent,
+        Outcome::HandedOver,
+        Outcome::Stuck,
         Outcome::Undone,
     ];
 
@@ -72,9 +78,20 @@ impl Outcome {
             Outcome::AppGone => "app-gone",
             Outcome::Blind => "blind",
             Outcome::Persistent => "persistent",
+            Outcome::HandedOver => "handed-over",
+            Outcome::Stuck => "stuck",
             Outcome::Undone => "undone",
         }
     }
+}
+
+/// How the app ended after it was handed its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppEnd {
+    /// From the answer to the hook until the app was seen to be gone.
+    pub took: Duration,
+    /// It had not finished by the end of the grace period, so the kubelet kills it.
+    pub killed: bool,
 }
 
 /// How a drain went.
@@ -94,6 +111,10 @@ pub struct Verdict {
     pub arrivals: Option<u64>,
     /// From the beginning of the drain to the last arrival; none where there was no arrival, or no watch.
     pub last_arrival: Option<Duration>,
+    /// Requests that the counters counted; none where there is no counter, or one cannot be read.
+    pub requests: Option<u64>,
+    /// For how long no connection had been open, where the count seems stuck.
+    pub stuck: Option<Duration>,
     /// Clients that kept using their connections, where these were all that was left.
     pub persistent: Option<u64>,
     /// Why the pod has to go, where the API says so.
@@ -114,11 +135,13 @@ impl Verdict {
         let took_seconds = self.took.as_secs_f64();
         let (arrivals, persistent) = (self.arrivals, self.persistent);
         let last_arrival_seconds = self.last_arrival.map(|after| after.as_secs_f64());
+        let requests = self.requests;
+        let stuck_seconds = self.stuck.map(|stuck| stuck.as_secs_f64());
         let reason = self.reason.as_deref();
         let waiting_for = self.waiting_for.as_deref();
         let monitors = (self.visitors.as_deref()).and_then(Visitors::monitors_text);
         match self.outcome {
-            Outcome::Deadline | Outcome::Blind | Outcome::Persistent => warn!(
+            Outcome::Deadline | Outcome::Blind | Outcome::Persistent | Outcome::Stuck => warn!(
                 outcome,
                 took_seconds,
                 inflight,
@@ -126,6 +149,8 @@ impl Verdict {
                 going,
                 arrivals,
                 last_arrival_seconds,
+                requests,
+                stuck_seconds,
                 persistent,
                 reason,
                 waiting_for,
@@ -140,6 +165,7 @@ impl Verdict {
                 going,
                 arrivals,
                 last_arrival_seconds,
+                requests,
                 reason,
                 waiting_for,
                 monitors,

@@ -20,6 +20,8 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         max_quiet: Duration::from_secs(1),
         grace_period: Duration::from_secs(30),
         reserve: Duration::from_secs(5),
+        app_shutdown: drain::AppShutdown::Abrupt,
+        when_stuck: None,
         timeout: None,
         readiness: Readiness::Now,
         when_blind: WhenBlind::Wait,
@@ -29,19 +31,21 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
     let count: ReadCount = Arc::new(move |_| Box::pin(async move { reading }));
     let (owner, handle, _events) = drain::new(
         policy,
-        vec![drain::Source {
-            name: "s".to_owned(),
-            connections: false,
-        }],
-        count,
-        None,
-        None,
+        drain::Inputs::new(
+            vec![drain::Source {
+                name: "s".to_owned(),
+                connections: false,
+                ends_when_stuck: false,
+            }],
+            count,
+        ),
     );
     tokio::spawn(owner.run());
     router(App {
         drain: handle,
         readiness: Readiness::Now,
         meters: Arc::new([]),
+        counters: Arc::new([]),
         metrics: Metrics::new(25.0).unwrap(),
         client: Client::default(),
         traffic: None,

@@ -51,6 +51,11 @@ impl Meter {
         matches!(self.source.kind, Kind::Sockets { .. })
     }
 
+    /// Whether it counts nothing but requests on connections, so that without a connection there is no work.
+    pub fn ends_when_stuck(&self) -> bool {
+        self.source.ends_when_stuck()
+    }
+
     /// What is known now.
     pub fn record(&self) -> Record {
         self.lock().clone()

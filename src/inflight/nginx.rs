@@ -15,11 +15,20 @@ use super::Error;
 /// The longest page, in bytes: several times what the numbers can take.
 pub const LONGEST: usize = 1024;
 
-/// Counts the requests, but for the one that asks.
+/// What the page counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counts {
+    /// Requests in flight, but for the one that asks.
+    pub inflight: f64,
+    /// Requests since nginx started, the one that asks included.
+    pub requests: f64,
+}
+
+/// Reads the page.
 ///
 /// # Errors
 /// When the page is another, or not whole.
-pub fn parse(page: &[u8]) -> Result<f64, Error> {
+pub fn parse(page: &[u8]) -> Result<Counts, Error> {
     let page = std::str::from_utf8(page).map_err(|_| malformed("it is not UTF-8"))?;
     if !page.ends_with('\n') {
         // A page that does not begin as nginx's is another page, and not one that is cut off.
@@ -50,9 +59,7 @@ pub fn parse(page: &[u8]) -> Result<f64, Error> {
     if totals.len() + 1 != head.len() {
         return Err(malformed("line 3 has not the numbers that line 2 names"));
     }
-    for total in totals {
-        number(total)?;
-    }
+    let totals = (totals.into_iter().map(number)).collect::<Result<Vec<_>, _>>()?;
     let [
         "Reading:",
         reading,
@@ -73,7 +80,10 @@ pub fn parse(page: &[u8]) -> Result<f64, Error> {
             "it counts no request at all, not even the one for the page",
         ));
     }
-    Ok(all - 1.0)
+    Ok(Counts {
+        inflight: all - 1.0,
+        requests: totals[2],
+    })
 }
 
 fn number(word: &str) -> Result<f64, Error> {
@@ -101,7 +111,10 @@ mod tests {
     #[test]
     fn the_one_that_asks_is_not_counted() {
         for (reading, writing, count) in [("0", "1", 0.0), ("6", "179", 184.0), ("1", "0", 0.0)] {
-            assert_eq!(parse(page(reading, writing).as_bytes()).unwrap(), count);
+            assert_eq!(
+                parse(page(reading, writing).as_bytes()).unwrap().inflight,
+                count
+            );
         }
     }
 
@@ -109,7 +122,8 @@ mod tests {
     fn a_relatives_further_column_is_no_mistake() {
         let page = "Active connections: 1 \nserver accepts handled requests request_time\n 1 2 3 4\n\
                     Reading: 0 Writing: 2 Waiting: 0 \n";
-        assert_eq!(parse(page.as_bytes()).unwrap(), 1.0);
+        let counts = parse(page.as_bytes()).unwrap();
+        assert_eq!((counts.inflight, counts.requests), (1.0, 3.0));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! A page that the app serves: where it is, what is on it, and what of it is the count.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::Mutex;
 
 use super::exposition::{Names, Scanner};
 use super::json::Pointer;
@@ -26,6 +29,8 @@ const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
 pub struct Page {
     pub(super) url: Url,
     format: Format,
+    /// How often we have asked for it, or for the same page through another source: nginx counts these requests too.
+    reads: Arc<Mutex<u64>>,
 }
 
 /// What is on a page, and what of it is the count.
@@ -35,6 +40,8 @@ enum Format {
     Json(Pointer),
     Text,
     Nginx,
+    /// The requests that nginx has counted, less our own.
+    NginxRequests,
 }
 
 impl Page {
@@ -54,7 +61,30 @@ impl Page {
         let transport = Transport::named(transport)
             .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
         let url = Url::parse_rest(transport, rest)?;
-        Ok(Self { url, format })
+        Ok(Self {
+            url,
+            format,
+            reads: Arc::default(),
+        })
+    }
+
+    /// It is read for how many requests there have been.
+    pub fn counts_requests(&mut self) {
+        if self.is_nginx() {
+            self.format = Format::NginxRequests;
+        }
+    }
+
+    /// Whether it is nginx's.
+    pub fn is_nginx(&self) -> bool {
+        matches!(self.format, Format::Nginx | Format::NginxRequests)
+    }
+
+    /// Counts its own reads together with another page's of the same server.
+    pub fn share_reads(&mut self, other: &Page) {
+        if self.url.to_string() == other.url.to_string() {
+            self.reads = other.reads.clone();
+        }
     }
 
     /// Reads the count once, whatever number it is.
@@ -92,9 +122,16 @@ impl Page {
                 let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
                 text::parse(&whole(exchange, text::LONGEST).await?)
             }
-            Format::Nginx => {
+            Format::Nginx | Format::NginxRequests => {
+                // One at a time: a request that we have sent and nginx has not counted would be missing.
+                let mut reads = self.reads.lock().await;
+                *reads += 1;
                 let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
-                nginx::parse(&whole(exchange, nginx::LONGEST).await?)
+                let page = nginx::parse(&whole(exchange, nginx::LONGEST).await?)?;
+                Ok(match self.format {
+                    Format::NginxRequests => (page.requests - *reads as f64).max(0.0),
+                    _ => page.inflight,
+                })
             }
         }
     }

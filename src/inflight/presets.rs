@@ -14,6 +14,11 @@ pub struct Preset {
     path: &'static str,
     /// What follows the `#`; empty where nothing does.
     selector: &'static str,
+    /// The counter of requests on the same page, as for `--requests`; none where the page has no such counter, or one that
+    /// counts health checks and cannot tell them apart.
+    requests: Option<&'static str>,
+    /// It counts nothing but requests on connections: no connection, no work.
+    pub ends_when_stuck: bool,
     /// What the software needs to serve the page: shown to the user.
     pub needs: &'static str,
 }
@@ -30,6 +35,10 @@ pub const ALL: &[Preset] = &[
         port: Some(8000),
         path: "/metrics",
         selector: r#"sum(http_requests_inprogress) - sum(http_requests_inprogress{handler="/metrics"} or vector(0))"#,
+        requests: Some(
+            r#"sum(http_requests_total{handler!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0)) + sum(http_requests_inprogress{handler!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0))"#,
+        ),
+        ends_when_stuck: true,
         needs: "prometheus-fastapi-instrumentator: should_instrument_requests_inprogress=True, inprogress_labels=True",
     },
     // starlette_exporter 0.24: middleware.py, `requests_in_progress`; has no label of the path.
@@ -39,6 +48,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8000),
         path: "/metrics",
         selector: "sum(starlette_requests_in_progress) - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "starlette_exporter, /metrics not in skip_paths",
     },
     // django-prometheus 2.5: middleware.py, two counters, before and after every other middleware.
@@ -48,6 +59,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8000),
         path: "/metrics",
         selector: "django_http_requests_before_middlewares_total - django_http_responses_before_middlewares_total - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "django-prometheus, its page under the app's own URLs; no streaming answers",
     },
     // opentelemetry-instrumentation 0.66 with opentelemetry-exporter-prometheus: the exporter's own port counts no scrape.
@@ -57,6 +70,8 @@ pub const ALL: &[Preset] = &[
         port: Some(9464),
         path: "/metrics",
         selector: "sum(http_server_active_requests)",
+        requests: None,
+        ends_when_stuck: true,
         needs: "OpenTelemetry's HTTP instrumentation (Flask, FastAPI, Django, .NET, ...) and its Prometheus exporter",
     },
     // Micrometer's LongTaskTimer `http.server.requests.active`: `_active_count` up to 1.12, `_count` since, `_gcount` with
@@ -67,6 +82,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/actuator/prometheus",
         selector: r#"sum({__name__=~"http_server_requests_active_seconds_active_count|http_server_requests_active_seconds_count|http_server_requests_active_seconds_gcount"}) - 1"#,
+        requests: None,
+        ends_when_stuck: true,
         needs: "Actuator with micrometer-registry-prometheus, on the app's own port",
     },
     // As above; a separate management port is not observed in the servlet stack (spring-boot issues 15673, 41319).
@@ -76,6 +93,8 @@ pub const ALL: &[Preset] = &[
         port: None,
         path: "/actuator/prometheus",
         selector: r#"sum({__name__=~"http_server_requests_active_seconds_active_count|http_server_requests_active_seconds_count|http_server_requests_active_seconds_gcount"})"#,
+        requests: None,
+        ends_when_stuck: true,
         needs: "the same with management.server.port set, servlet stack",
     },
     // quarkus: VertxHttpServerMetrics, `http.server.active.requests`.
@@ -85,6 +104,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/q/metrics",
         selector: "sum(http_server_active_requests) - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "quarkus-micrometer-registry-prometheus, no management interface",
     },
     // As above; since 3.20 it has a label of the server's port (pull requests 46553 and 46695).
@@ -94,6 +115,8 @@ pub const ALL: &[Preset] = &[
         port: Some(9000),
         path: "/q/metrics",
         selector: r#"sum(http_server_active_requests{server_port!="9000"})"#,
+        requests: None,
+        ends_when_stuck: true,
         needs: "the same, version 3.20 or later, quarkus.management.enabled=true",
     },
     // dotnet/aspnetcore HostingMetrics `http.server.active_requests`; opentelemetry-dotnet PrometheusIntegrationTests.cs.
@@ -103,6 +126,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/metrics",
         selector: "sum(http_server_active_requests) - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "OpenTelemetry.Exporter.Prometheus.AspNetCore, MapPrometheusScrapingEndpoint",
     },
     // prometheus-net 8: HttpInProgressMiddleware.cs; its own page is left out by HttpMetricsMiddlewareExtensions.cs.
@@ -112,6 +137,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/metrics",
         selector: "sum(http_requests_in_progress)",
+        requests: None,
+        ends_when_stuck: true,
         needs: "prometheus-net.AspNetCore: UseHttpMetrics, MapMetrics at /metrics",
     },
     // axum-prometheus: README.md, `axum_http_requests_pending`.
@@ -121,6 +148,10 @@ pub const ALL: &[Preset] = &[
         port: Some(3000),
         path: "/metrics",
         selector: r#"sum(axum_http_requests_pending) - sum(axum_http_requests_pending{endpoint="/metrics"} or vector(0))"#,
+        requests: Some(
+            r#"sum(axum_http_requests_total{endpoint!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0)) + sum(axum_http_requests_pending{endpoint!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0))"#,
+        ),
+        ends_when_stuck: true,
         needs: "axum-prometheus",
     },
     // go-grpc-prometheus and go-grpc-middleware: server_metrics.go. `handled` comes into being with the first end.
@@ -130,6 +161,10 @@ pub const ALL: &[Preset] = &[
         port: None,
         path: "/metrics",
         selector: "sum(grpc_server_started_total) - sum(grpc_server_handled_total or vector(0))",
+        requests: Some(
+            r#"sum(grpc_server_started_total{grpc_service!~"grpc.health.v1.Health|grpc.reflection..*"} or vector(0))"#,
+        ),
+        ends_when_stuck: true,
         needs: "go-grpc-middleware's providers/prometheus, or go-grpc-prometheus",
     },
     // envoy: docs/root/configuration/http/http_conn_man/stats.rst, `downstream_rq_active`; the admin page is one of them.
@@ -139,6 +174,10 @@ pub const ALL: &[Preset] = &[
         port: Some(9901),
         path: "/stats/prometheus",
         selector: r#"sum(envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix!="admin"})"#,
+        requests: Some(
+            r#"sum(envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix!="admin"})"#,
+        ),
+        ends_when_stuck: true,
         needs: "the admin page",
     },
     // nginx: ngx_http_stub_status_module.
@@ -148,6 +187,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/stub_status",
         selector: "",
+        requests: None,
+        ends_when_stuck: true,
         needs: "a location with stub_status",
     },
     // haproxy 2.6, run: of its session counts only a backend's leave out idle connections, and count those that queue.
@@ -157,6 +198,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8404),
         path: "/metrics?scope=backend",
         selector: "sum(haproxy_backend_current_sessions)",
+        requests: Some("sum(haproxy_backend_http_requests_total)"),
+        ends_when_stuck: true,
         needs: "http-request use-service prometheus-exporter if { path /metrics }",
     },
     // traefik 2: pkg/middlewares/metrics/metrics.go counts requests under this name. Version 3 has connections only.
@@ -166,6 +209,8 @@ pub const ALL: &[Preset] = &[
         port: Some(8080),
         path: "/metrics",
         selector: r#"sum(traefik_entrypoint_open_connections) - sum(traefik_entrypoint_open_connections{entrypoint="traefik"} or vector(0))"#,
+        requests: None,
+        ends_when_stuck: true,
         needs: "version 2, --metrics.prometheus=true",
     },
     // caddy 2: modules/caddyhttp/metrics.go.
@@ -175,6 +220,8 @@ pub const ALL: &[Preset] = &[
         port: Some(2019),
         path: "/metrics",
         selector: "sum(caddy_http_requests_in_flight)",
+        requests: None,
+        ends_when_stuck: true,
         needs: "the admin page, and the global option metrics",
     },
     // puma: lib/puma/thread_pool.rb and server.rb (STAT_METHODS, since 6.6): busy threads and what waits for one.
@@ -184,6 +231,8 @@ pub const ALL: &[Preset] = &[
         port: Some(9293),
         path: "/stats",
         selector: "/busy_threads",
+        requests: None,
+        ends_when_stuck: true,
         needs: "version 6.6 or later, its control app, single mode; with a token write puma://127.0.0.1:9293/stats?token=TOKEN",
     },
     // puma-metrics: lib/puma/metrics/parser.rb; there in all versions of Puma since 5.
@@ -193,6 +242,8 @@ pub const ALL: &[Preset] = &[
         port: Some(9393),
         path: "/metrics",
         selector: "sum(puma_max_threads) - sum(puma_pool_capacity)",
+        requests: None,
+        ends_when_stuck: true,
         needs: "the plugin puma-metrics",
     },
     // php 8.1: sapi/fpm status page; counts itself.
@@ -202,6 +253,8 @@ pub const ALL: &[Preset] = &[
         port: Some(80),
         path: "/status?openmetrics",
         selector: "phpfpm_active_processes + phpfpm_listen_queue - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "pm.status_path = /status, served by the web server in front",
     },
     // bentoml 1.4: server/http/instruments.py; its page counts no scrape.
@@ -211,6 +264,8 @@ pub const ALL: &[Preset] = &[
         port: Some(3000),
         path: "/metrics",
         selector: "sum(bentoml_service_request_in_progress)",
+        requests: None,
+        ends_when_stuck: true,
         needs: "",
     },
     // vllm: v1/metrics/loggers.py; there from the start.
@@ -220,6 +275,10 @@ pub const ALL: &[Preset] = &[
         port: Some(8000),
         path: "/metrics",
         selector: "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
+        requests: Some(
+            "sum(vllm:request_success_total) + sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
+        ),
+        ends_when_stuck: true,
         needs: "--app-port too: a request that is not scheduled yet is in neither",
     },
     // sglang 0.5: srt/observability/http_request_metrics.py; counts to the end of a stream.
@@ -229,6 +288,8 @@ pub const ALL: &[Preset] = &[
         port: Some(30000),
         path: "/metrics",
         selector: r#"sum(sglang:http_requests_active) - sum(sglang:http_requests_active{endpoint="/metrics"} or vector(0))"#,
+        requests: None,
+        ends_when_stuck: true,
         needs: "--enable-metrics",
     },
     // llama.cpp: tools/server/README.md.
@@ -238,6 +299,8 @@ pub const ALL: &[Preset] = &[
         port: None,
         path: "/metrics",
         selector: "llamacpp:requests_processing + llamacpp:requests_deferred",
+        requests: None,
+        ends_when_stuck: true,
         needs: "--metrics",
     },
     // litellm 1.109: proxy/middleware/in_flight_requests_middleware.py; counts its own page.
@@ -247,6 +310,8 @@ pub const ALL: &[Preset] = &[
         port: Some(4000),
         path: "/metrics/",
         selector: "litellm_in_flight_requests - 1",
+        requests: None,
+        ends_when_stuck: true,
         needs: "callbacks: [prometheus], require_auth_for_metrics_endpoint: false",
     },
 ];
@@ -262,6 +327,26 @@ impl Preset {
     /// # Errors
     /// Says what is missing and what to write.
     pub fn expand(&self, address: &str) -> Result<String, String> {
+        Ok(self.page(address)? + &self.fragment())
+    }
+
+    /// The counter of requests on the same page, if it has one; see [`Preset::expand`].
+    ///
+    /// # Errors
+    /// Says what is missing and what to write.
+    pub fn expand_requests(&self, address: &str) -> Result<String, String> {
+        let requests = self.requests.ok_or_else(|| {
+            format!(
+                "{} has no counter of requests that leaves out health checks; write the source of a counter out, or \
+                 leave --requests out",
+                self.name
+            )
+        })?;
+        Ok(format!("{}#{requests}", self.page(address)?))
+    }
+
+    /// Where the page is.
+    fn page(&self, address: &str) -> Result<String, String> {
         let (authority, path) = match address.find(['/', '?']) {
             Some(at) => address.split_at(at),
             None => (address, ""),
@@ -288,8 +373,12 @@ impl Preset {
         } else {
             path
         };
-        let selector = self.fragment();
-        Ok(format!("{}://{authority}{port}{path}{selector}", self.kind))
+        Ok(format!("{}://{authority}{port}{path}", self.kind))
+    }
+
+    /// Whether it brings a counter of requests.
+    pub fn counts_requests(&self) -> bool {
+        self.requests.is_some()
     }
 
     /// What it stands for on this machine, for people to read.
@@ -316,6 +405,9 @@ pub fn list() -> String {
     let mut list = "Presets, each a short way to write a --inflight:\n".to_owned();
     for preset in ALL {
         list += &format!("\n  {}://\n      {}\n", preset.name, preset.shown());
+        if let Some(requests) = preset.requests {
+            list += &format!("      requests: {requests}\n");
+        }
         if !preset.needs.is_empty() {
             list += &format!("      needs: {}\n", preset.needs);
         }
@@ -331,10 +423,17 @@ mod tests {
     #[test]
     fn the_page_of_sources_lists_every_preset() {
         const ENDS: [&str; 2] = ["<!-- presets -->\n", "<!-- /presets -->"];
-        let mut table = "| preset | stands for | needs |\n| --- | --- | --- |\n".to_owned();
+        let mut table =
+            "| preset | stands for | counter of requests | needs |\n| --- | --- | --- | --- |\n"
+                .to_owned();
+        let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));
         for preset in ALL {
-            let shown = preset.shown().replace('|', "\\|");
-            table += &format!("| `{}://` | `{shown}` | {} |\n", preset.name, preset.needs);
+            let shown = code(&preset.shown());
+            let requests = preset.requests.map(code).unwrap_or_default();
+            table += &format!(
+                "| `{}://` | {shown} | {requests} | {} |\n",
+                preset.name, preset.needs
+            );
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sources.md");
         let page = std::fs::read_to_string(path).unwrap();

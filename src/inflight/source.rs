@@ -16,6 +16,8 @@ pub struct Source {
     /// As the user wrote it, credentials left out.
     pub(super) name: String,
     pub(super) kind: Kind,
+    /// The preset that it was written as.
+    preset: Option<&'static Preset>,
 }
 
 /// What is read there.
@@ -38,6 +40,71 @@ impl Source {
                 table: Table::new([port]),
                 busy: true,
             },
+            preset: None,
+        }
+    }
+
+    /// Parses a counter of requests: a source as for `--inflight`, whose number rises with every request.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write.
+    pub fn parse_requests(text: &str) -> Result<Self, String> {
+        let (address, selector) = match text.split_once('#') {
+            Some((address, selector)) => (address, Some(selector)),
+            None => (text, None),
+        };
+        let scheme = address.split_once("://");
+        if let Some((scheme @ ("tcp" | "tcp-busy"), _)) = scheme {
+            return Err(format!(
+                "{scheme} counts connections and no requests; write the source of a counter, such as \
+                 prometheus+http://127.0.0.1:8000/metrics#sum(http_requests_total)"
+            ));
+        }
+        if let (Some((scheme, rest)), None) = (scheme, selector)
+            && let Some(preset) = Preset::named(scheme)
+        {
+            let source = Self::parse(&preset.expand_requests(rest)?)?;
+            return Ok(source.named(&("requests of ".to_owned() + text)));
+        }
+        let mut source = Self::parse(text)?;
+        if let Kind::Page(page) = &mut source.kind {
+            page.counts_requests();
+        }
+        Ok(source)
+    }
+
+    /// The counter of requests that its preset brings, if it does.
+    pub(super) fn requests_of(text: &str) -> Option<Self> {
+        let (scheme, _) = text.split_once("://")?;
+        Preset::named(scheme).filter(|preset| preset.counts_requests())?;
+        Self::parse_requests(text).ok()
+    }
+
+    /// Whether it counts nothing but requests on connections, so that without a connection there is no work.
+    pub(super) fn ends_when_stuck(&self) -> bool {
+        self.preset.is_some_and(|preset| preset.ends_when_stuck)
+    }
+
+    /// Counts our own reads of a page together, where several sources read it.
+    pub(super) fn share_reads<'a>(
+        sources: &'a [Self],
+        counters: impl Iterator<Item = &'a mut Self>,
+    ) {
+        for counter in counters {
+            let Kind::Page(page) = &mut counter.kind else {
+                continue;
+            };
+            for other in sources.iter().filter_map(Self::page) {
+                page.share_reads(other);
+            }
+        }
+    }
+
+    /// The page that it reads, if it reads one.
+    pub(super) fn page(&self) -> Option<&Page> {
+        match &self.kind {
+            Kind::Page(page) => Some(page),
+            Kind::Sockets { .. } => None,
         }
     }
 
@@ -71,16 +138,22 @@ impl Source {
                 ));
             }
             (_, Some(preset)) => {
-                return Self::parse(&preset.expand(rest)?).map(|source| source.named(text));
+                let source = Self::parse(&preset.expand(rest)?)?.named(text);
+                return Ok(Self {
+                    preset: Some(preset),
+                    ..source
+                });
             }
             (_, None) => Kind::Page(Box::new(Page::parse(scheme, rest, selector)?)),
         };
         Ok(Self {
             name: without_credentials(text),
             kind,
+            preset: None,
         })
     }
 
+    /// Gives it the name that it was written with.
     fn named(mut self, text: &str) -> Self {
         self.name = without_credentials(text);
         self

@@ -1,4 +1,5 @@
-"""A gRPC server without a schema: messages are the gate's folder and name, or nothing. Its count is at /inflight."""
+"""A gRPC server without a schema: messages are the gate's folder and name, or nothing. Its count is at /inflight, and
+how many calls have begun at /calls."""
 
 import http.server
 import threading
@@ -9,6 +10,7 @@ import grpc
 import gate
 
 inside = 0
+calls = 0
 lock = threading.Lock()
 
 
@@ -25,6 +27,16 @@ class Inside:
         global inside
         with lock:
             inside += one
+
+
+class Calls(grpc.ServerInterceptor):
+    """Counts calls as they begin."""
+
+    def intercept_service(self, continuation, details):
+        global calls
+        with lock:
+            calls += 1
+        return continuation(details)
 
 
 def hello(request, context):
@@ -50,7 +62,7 @@ def stream(request, context):
 
 class Count(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = f"{inside}\n".encode()
+        body = f"{calls if self.path == '/calls' else inside}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -72,7 +84,7 @@ shop = grpc.method_handlers_generic_handler(
 count = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Count)
 threading.Thread(target=count.serve_forever, daemon=True).start()
 print(f"counting on port {count.server_port}", flush=True)
-server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[shop])
+server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[shop], interceptors=[Calls()])
 port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 print(f"listening on http://127.0.0.1:{port}", flush=True)

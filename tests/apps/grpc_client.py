@@ -1,4 +1,4 @@
-"""Clients of grpc_app.py: grpc_client.py HOST:PORT FOLDER WORK..., where work is slow, upload or stream.
+"""Clients of grpc_app.py: grpc_client.py HOST:PORT FOLDER WORK..., where work is slow, upload, stream or steady.
 
 Each has a connection of its own, and others are kept open. See gate.py for when they end.
 """
@@ -9,6 +9,8 @@ import threading
 import time
 
 import grpc
+
+import gate
 
 ADDRESS, FOLDER, *WORK = sys.argv[1:]
 
@@ -43,6 +45,14 @@ def upload(channel):
 
 def stream(channel):
     assert len(list(channel.unary_stream("/shop.Shop/Stream")(names("stream")))) > 0
+
+
+def steady(channel):
+    """Call after call, each as soon as the one before has been answered."""
+    gate.begin(FOLDER, "steady")
+    while not pathlib.Path(FOLDER, "steady.go").exists():
+        assert channel.unary_unary("/shop.Shop/Hello")(b"") == b"hello"
+        time.sleep(0.02)
 
 
 def run(name):

@@ -14,6 +14,7 @@ mod bounds;
 mod check;
 mod client;
 mod cluster;
+mod handover;
 mod hook;
 mod hostile;
 mod pages;

@@ -38,6 +38,9 @@ WRONG = [
     ("port=99999", "at '/port': maximum: got 99,999, want 65,535"),
     ("appPorts[0]=http", "at '/appPorts/0': got string, want integer"),
     ("inflight[0]=127.0.0.1:8000", "at '/inflight/0': '127.0.0.1:8000' does not match pattern"),
+    ("requests[0]=http_requests_total", "at '/requests/0': 'http_requests_total' does not match pattern"),
+    ("appShutdown=polite", "at '/appShutdown': value must be one of 'abrupt', 'graceful'"),
+    ("whenStuck=never", "at '/whenStuck': value must be one of '', 'wait', 'end'"),
     ("maxInflight=-1", "at '/maxInflight': minimum: got -1, want 0"),
     ("readiness=later", "at '/readiness': 'later' does not match pattern"),
     ("whenBlind=window", "at '/whenBlind': 'window' does not match pattern"),
@@ -174,7 +177,8 @@ def variants(folder):
         "gracekeeper: { hostNetwork: true, port: 9904, exitWithApp: true, services: [shop], timeout: 20s,"
         " inflight: ['text+http://127.0.0.1:8000/$(HOME)'], metrics: { annotations: true } }\n")
     (chart / "templates/pods.yaml").write_text("""
-{{- $worker := dict "context" . "values" (dict "appPorts" (list 9000) "terminationGracePeriodSeconds" 120 "hostNetwork" false) }}
+{{- $worker := dict "context" . "values" (dict "appPorts" (list 9000) "terminationGracePeriodSeconds" 120 "hostNetwork" false
+  "appShutdown" "graceful" "whenStuck" "end" "requests" (list "text+http://127.0.0.1:9000/total")) }}
 apiVersion: v1
 kind: Pod
 metadata:
@@ -221,6 +225,10 @@ def variant_pods(them):
     check("another workload has its own values, and the rest of ours",
           worker["terminationGracePeriodSeconds"] == 120 and "--grace-period=120s" in native["args"]
           and "--app-port=9000" in native["args"] and "--timeout=20s" in native["args"])
+    check("an app that finishes its work needs no reserve",
+          {"--app-shutdown=graceful", "--when-stuck=end", "--requests=text+http://127.0.0.1:9000/total"} <= set(native["args"])
+          and not any(word.startswith("--reserve") for word in native["args"]), native["args"])
+    check("and one that does not has it", "--reserve=5s" in sidecar["args"] and "--app-shutdown=abrupt" not in sidecar["args"])
     [pod] = [o for o in them if o["metadata"]["name"] == "ordinary"]
     check("annotations for those who scrape by them", pod["metadata"]["annotations"]["prometheus.io/port"] == "9904")
     [role] = [o for o in them if o["kind"] == "Role"]

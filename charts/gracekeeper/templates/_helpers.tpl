@@ -44,7 +44,7 @@ a schema cannot say.
 {{- end -}}
 {{- $grace := mul 1000 (int64 $values.terminationGracePeriodSeconds) -}}
 {{- $minWait := include "gracekeeper.milliseconds" $values.minWait | int64 -}}
-{{- $reserve := include "gracekeeper.milliseconds" $values.reserve | int64 -}}
+{{- $reserve := include "gracekeeper.milliseconds" (eq $values.appShutdown "graceful" | ternary "0s" $values.reserve) | int64 -}}
 {{- if ge (add $minWait $reserve) $grace -}}
 {{- fail (printf "minWait %s and reserve %s leave no time for requests in terminationGracePeriodSeconds %d; raise it, or lower one of them" $values.minWait $values.reserve (int64 $values.terminationGracePeriodSeconds)) -}}
 {{- end -}}

@@ -73,8 +73,12 @@ preStop:
     {{- range $values.inflight }}
     - {{ printf "--inflight=%s" . | replace "$(" "$$(" | quote }}
     {{- end }}
+    {{- range $values.requests }}
+    - {{ printf "--requests=%s" . | replace "$(" "$$(" | quote }}
+    {{- end }}
     {{- range $flag, $value := dict
         "app-ready" $values.appReady
+        "app-shutdown" (eq $values.appShutdown "abrupt" | ternary "" $values.appShutdown)
         "drain-file" $values.drainFile
         "kube" $values.kube
         "log-format" $values.log.format
@@ -86,9 +90,10 @@ preStop:
         "quiet-period" $values.quietPeriod
         "read-timeout" $values.readTimeout
         "readiness" $values.readiness
-        "reserve" $values.reserve
+        "reserve" (eq $values.appShutdown "graceful" | ternary "" $values.reserve)
         "timeout" $values.timeout
-        "when-blind" $values.whenBlind }}
+        "when-blind" $values.whenBlind
+        "when-stuck" $values.whenStuck }}
     {{- if not (empty $value | and (kindIs "string" $value)) }}
     - {{ printf "--%s=%v" $flag $value | replace "$(" "$$(" | quote }}
     {{- end }}

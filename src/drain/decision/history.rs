@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::drain::reads::Read;
-use crate::drain::{Policy, Reading, WhenBlind};
+use crate::drain::{Policy, Reading, Source, WhenBlind, WhenStuck};
 
 /// What it takes to take quiet for the end of the work.
 #[derive(Debug, Clone, Copy)]
@@ -55,9 +55,13 @@ impl Span {
 /// What was seen of one source in this drain.
 #[derive(Debug, Clone)]
 pub struct SourceHistory {
-    /// It counts busy connections.
     pub(super) connections: bool,
+    ends_when_stuck: bool,
     last: Option<Reading>,
+    /// The first count.
+    first: Option<f64>,
+    /// A later count was another.
+    has_moved: bool,
     /// At or below the allowed count.
     quiet: Option<Span>,
     /// Nothing listens.
@@ -70,10 +74,13 @@ pub struct SourceHistory {
 
 impl SourceHistory {
     /// Nothing was read yet, so nothing is known.
-    pub fn new(began: Instant, connections: bool) -> Self {
+    pub fn new(began: Instant, source: &Source) -> Self {
         Self {
-            connections,
+            connections: source.connections,
+            ends_when_stuck: source.ends_when_stuck,
             last: None,
+            first: None,
+            has_moved: false,
             quiet: None,
             gone: None,
             absent: None,
@@ -84,6 +91,9 @@ impl SourceHistory {
     /// Takes in a read.
     pub fn take(&mut self, read: &Read<Reading>, max_inflight: f64) {
         self.last = Some(read.seen);
+        if let Reading::Count(n) = read.seen {
+            self.has_moved |= *self.first.get_or_insert(n) != n;
+        }
         let quiet = matches!(read.seen, Reading::Count(n) if n <= max_inflight);
         let gone = read.seen == Reading::Gone;
         self.quiet = if quiet {
@@ -113,6 +123,24 @@ impl SourceHistory {
             Some(Reading::Count(n)) => Some(n),
             _ => None,
         }
+    }
+
+    /// Whether it is readable, and has said the same since the drain began.
+    pub fn has_not_moved(&self) -> bool {
+        self.count().is_some() && !self.has_moved && !self.connections
+    }
+
+    /// Whether a stuck count of it ends a drain.
+    pub fn ends_when_stuck(&self, policy: &Policy) -> bool {
+        match policy.when_stuck {
+            Some(when_stuck) => when_stuck == WhenStuck::End,
+            None => self.ends_when_stuck,
+        }
+    }
+
+    /// At or below the allowed count at the last read.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.is_some()
     }
 
     /// Nothing listened at the last read, where something used to.

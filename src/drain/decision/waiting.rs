@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tokio::time::Instant;
 
-use super::{Facts, SourceHistory, TrafficFacts};
+use super::{CountedRoutes, Facts, SourceHistory, TrafficFacts};
 use crate::drain::{Policy, Reading, TrafficSnapshot};
 
 impl Facts {
@@ -20,9 +20,13 @@ impl Facts {
             Some(over) if now < over => return "the end of min-wait".to_owned(),
             Some(_) => {}
         }
+        let counted = self.counted_routes(policy);
+        if counted == Some(CountedRoutes::LeadHere) {
+            return "requests that are still counted".to_owned();
+        }
         match &self.traffic {
             TrafficFacts::Awaited => return "the first look at the traffic".to_owned(),
-            TrafficFacts::Seen(last) if last.routes_changed.is_none() => {
+            TrafficFacts::Seen(last) if counted.is_none() && last.routes_changed.is_none() => {
                 return arrivals(&last.snapshot);
             }
             TrafficFacts::Seen(_) | TrafficFacts::Unwatched => {}

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::drain::testing::{BUSY, QUIET, SECOND, TestPod, about, policy, seconds, source};
-use crate::drain::{EndpointsLeft, Policy, ReadCount, new};
+use crate::drain::{EndpointsLeft, Inputs, Policy, ReadCount, new};
 
 #[tokio::test(start_paused = true)]
 async fn hooks_join_one_drain_and_share_its_verdict() {
@@ -110,7 +110,11 @@ async fn leaving(after: Duration, known: bool, policy: Policy) -> Arc<Verdict> {
             known
         })
     });
-    let (owner, handle, _events) = new(policy, vec![source("s")], count, None, Some(leave));
+    let inputs = Inputs {
+        endpoints_left: Some(leave),
+        ..Inputs::new(vec![source("s")], count)
+    };
+    let (owner, handle, _events) = new(policy, inputs);
     tokio::spawn(owner.run());
     handle.drain(Trigger::AppHook).await.await.unwrap()
 }

@@ -90,7 +90,7 @@ fn end(pattern: &Pattern, policy: &Policy, monitors: &[Visit], memory: bool) -> 
     ends.sort_by(|&a, &b| visits[a].to.total_cmp(&visits[b].to));
     let (mut came, mut gone) = (0, 0);
     let mut evidence: Option<Evidence> = None;
-    let (end, _) = pattern.end_by(policy, |now, t| {
+    let (end, _) = pattern.end_by(policy, false, |now, t| {
         let evidence = evidence.get_or_insert_with(|| {
             let mut evidence = Evidence::new(
                 now,
@@ -146,12 +146,12 @@ async fn monitors_cost_no_request_and_little_time_where_the_kernel_remembers_the
                 for rate in RATES {
                     for seed in 0..(seeds(rate) / 4).max(1) {
                         let pattern = Pattern::new(rate, routes, Kept::None, seed);
-                        let (quiet, _) = pattern.end(&policy);
-                        without.add(pattern.lost(quiet), quiet);
+                        let (quiet, _) = pattern.end(&policy, false);
+                        without.add(pattern.lost(quiet, false), quiet);
                         let seed = seed * 1000 + (rate * 100.0) as u64;
                         let monitors = calls(count, 2.0, 60.0, seed);
                         let end = end(&pattern, &policy, &monitors, memory);
-                        with.add(pattern.lost(end), end);
+                        with.add(pattern.lost(end, false), end);
                     }
                 }
                 println!(
@@ -179,6 +179,7 @@ fn idle() -> Pattern {
     Pattern {
         new: Vec::new(),
         kept: Vec::new(),
+        proxy: false,
     }
 }
 

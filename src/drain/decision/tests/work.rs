@@ -111,7 +111,7 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         ended: now + seconds(ended),
         seen: QUIET,
     };
-    let mut history = SourceHistory::new(now, false);
+    let mut history = SourceHistory::new(now, &source("s"));
     history.take(&read(0.0, 1.0), 0.0);
     history.take(&read(1.5, 3.0), 0.0);
     assert_eq!(
@@ -122,16 +122,8 @@ fn quiet_is_counted_from_the_end_of_one_read_to_the_beginning_of_another() {
         min_wait: Duration::ZERO,
         ..policy()
     };
-    let mut facts = Facts {
-        began: now,
-        deadline: now + 25 * SECOND,
-        signalled: false,
-        going: false,
-        app_is_stopped: false,
-        endpoints_left: Some(now),
-        sources: vec![history],
-        traffic: TrafficFacts::Unwatched,
-    };
+    let mut facts = Facts::new(now, now + 25 * SECOND, &[], 0, false);
+    facts.sources = vec![history];
     let later = now + 4 * SECOND;
     assert_ne!(
         decide(&quiet, &facts, later),

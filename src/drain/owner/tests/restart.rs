@@ -43,6 +43,7 @@ async fn a_lone_app_hook_is_a_restart_and_the_pod_reopens_when_the_app_is_back()
             Event::Stopping(_) => "stopping",
             Event::DeadlineChanged(_) => "deadline changed",
             Event::Ended(..) => "ended",
+            Event::AppEnded(..) => "app ended",
             Event::Serving => "serving",
         });
     }

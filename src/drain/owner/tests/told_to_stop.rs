@@ -10,7 +10,7 @@ async fn while_serving_no_timer_runs_and_nothing_is_read() {
         *seen.lock().unwrap() += 1;
         Box::pin(async { QUIET })
     });
-    let (owner, handle, _events) = new(policy(), vec![source("s")], count, None, None);
+    let (owner, handle, _events) = new(policy(), Inputs::new(vec![source("s")], count));
     let owner = tokio::spawn(owner.run());
     advance(3600 * SECOND).await;
     assert_eq!(*reads.lock().unwrap(), 0);
