@@ -11,7 +11,7 @@ use crate::drain::{
     self, EndpointsLeft, Event, Handle, Inputs, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
 use crate::fetch::{self, Client};
-use crate::inflight::{self, Error, Meter, ReadContext};
+use crate::inflight::{self, Error, LocalPeers, Meter, ReadContext};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
@@ -71,7 +71,14 @@ impl Drainer {
             .map(|source| Meter::new(source, context.clone()))
             .collect();
         let kubelet = KubeletAddresses::default();
-        let (watcher, traffic) = watch_traffic(inflight.ports, &policy, &client, &kubelet).unzip();
+        let (watcher, traffic) = watch_traffic(
+            inflight.ports,
+            inflight.local_peers,
+            &policy,
+            &client,
+            &kubelet,
+        )
+        .unzip();
         let sources = (meters.iter())
             .map(|meter| drain::Source {
                 name: meter.name().to_owned(),
@@ -148,6 +155,7 @@ impl Drainer {
 /// A watcher of the app's ports, and how to ask it; nothing where there is no port.
 fn watch_traffic(
     ports: BTreeSet<u16>,
+    local_peers: LocalPeers,
     policy: &Policy,
     client: &Client,
     kubelet: &KubeletAddresses,
@@ -157,6 +165,7 @@ fn watch_traffic(
     }
     let settings = traffic::Settings {
         ports,
+        local_peers,
         quiet_period: policy.quiet_period,
         max_quiet: policy.max_quiet,
         poll_interval: policy.poll_interval,

@@ -66,6 +66,11 @@ pub struct Args {
     #[arg(long, value_name = "PORT")]
     pub app_port: Vec<String>,
 
+    /// What calls the app from within the pod: proxy (its requests on kept connections show that routes still lead here),
+    /// clients (they are the pod's own)
+    #[arg(long, value_name = "WHAT", default_value = "proxy")]
+    pub local_peers: String,
+
     /// How long one read of one source may take
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub read_timeout: String,
@@ -80,8 +85,29 @@ pub struct Settings {
     pub requests: Vec<Source>,
     /// The ports on which traffic can be watched.
     pub ports: BTreeSet<u16>,
+    /// What calls the app from within the pod.
+    pub local_peers: LocalPeers,
     /// How long one read of one source may take.
     pub read_timeout: Duration,
+}
+
+/// What calls the app from a loopback address or from the pod's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalPeers {
+    /// A proxy in the pod that brings requests from elsewhere, also on connections that it keeps.
+    Proxy,
+    /// Clients that are in the pod or on this machine, like any others.
+    Clients,
+}
+
+impl LocalPeers {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "proxy" => Ok(LocalPeers::Proxy),
+            "clients" => Ok(LocalPeers::Clients),
+            _ => Err("write proxy or clients"),
+        }
+    }
 }
 
 impl Args {
@@ -111,6 +137,12 @@ impl Args {
             sources,
             requests,
             ports,
+            local_peers: (errors.check(
+                "local-peers",
+                &self.local_peers,
+                LocalPeers::parse(&self.local_peers),
+            ))
+            .unwrap_or(LocalPeers::Proxy),
             read_timeout: errors.positive_duration("read-timeout", &self.read_timeout),
         }
     }

@@ -100,7 +100,7 @@ impl Metrics {
             )?,
             arrivals: IntCounter::new(
                 "gracekeeper_arrivals_total",
-                "New connections that brought a request while a drain ran.",
+                "Requests that arrived while a drain ran, those of monitors left out.",
             )?,
             cut: IntCounter::new(
                 "gracekeeper_requests_cut_total",

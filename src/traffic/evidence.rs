@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{Probe, Settings};
 use crate::drain::{TrafficSnapshot, Visitors};
+use crate::inflight::LocalPeers;
 use crate::inflight::sockets::{Connection, LastSpoke, RecentlyClosed, State};
 use arrivals::Arrivals;
 use cut::Cut;
@@ -123,6 +124,11 @@ impl Evidence {
         self.settings.ports.contains(&connection.port)
     }
 
+    /// Whether a connection is that of a proxy in the pod.
+    pub fn is_from_proxy(&self, seen: &Connection) -> bool {
+        seen.from_pod && self.settings.local_peers == LocalPeers::Proxy
+    }
+
     /// A connection that existed before the drain began.
     pub fn existed_before(&mut self, seen: &Connection) {
         self.known.insert(seen.cookie, LastSeen::new(seen));
@@ -155,11 +161,12 @@ impl Evidence {
 
     /// A connection that this read sees; `kubelet` where it is the kubelet's.
     pub fn sees_open(&mut self, seen: &Connection, kubelet: bool, now: Instant) {
+        let from_proxy = self.is_from_proxy(seen);
         let now_seen = LastSeen::new(seen);
         let open = !seen.state.app_closed();
         let waits = seen.waits(self.settings.max_quiet);
         if let Some(known) = self.known.get_mut(&seen.cookie) {
-            let request = known.request(seen).filter(|_| seen.from_pod);
+            let request = known.request(seen).filter(|_| from_proxy);
             if open {
                 *known = LastSeen {
                     quick: known.quick || now_seen.quick,
@@ -211,12 +218,13 @@ impl Evidence {
 
     /// A connection has closed; `kubelet` where it was the kubelet's.
     pub fn closed(&mut self, closed: &Connection, kubelet: bool, now: Instant) {
+        let from_proxy = self.is_from_proxy(closed);
         let last = self.known.remove(&closed.cookie);
         match &last {
             None if closed.brought() > 0 && self.arrivals.is_new(closed, now) => {
                 self.arrivals.add(closed, closed.brought(), kubelet, now);
             }
-            Some(last) => match last.request(closed).filter(|_| closed.from_pod) {
+            Some(last) => match last.request(closed).filter(|_| from_proxy) {
                 Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
                 None if last.arrived => self.arrivals.goes_on(closed, false, now),
                 None => {}

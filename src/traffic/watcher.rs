@@ -53,8 +53,8 @@ struct Watch {
     next_read: Option<Instant>,
     /// When the app is dead, and nothing is left to see.
     killed_by: Option<Instant>,
-    /// Arrivals that are in the total.
-    counted_arrivals: u64,
+    /// Arrivals of the drains before this one.
+    arrivals_before: u64,
 }
 
 impl Watcher {
@@ -167,11 +167,9 @@ impl Watcher {
     fn show(&self, watch: Option<&mut Watch>) {
         let Some(watch) = watch else { return };
         let (arrivals, cut) = (watch.evidence.arrivals(), watch.evidence.cut());
-        // What turns out to be a monitor's is no arrival any more, but a total never falls.
-        let new_arrivals = arrivals.saturating_sub(watch.counted_arrivals);
-        watch.counted_arrivals += new_arrivals;
         self.counts.send_modify(|counts| {
-            counts.arrivals_total += new_arrivals;
+            // What turns out to be a monitor's is no arrival any more.
+            counts.arrivals_total = watch.arrivals_before + arrivals;
             counts.cut_total += cut.saturating_sub(counts.cut);
             (counts.arrivals, counts.cut) = (arrivals, cut);
         });
@@ -240,7 +238,7 @@ impl Watcher {
             listeners,
             next_read: None,
             killed_by: None,
-            counted_arrivals: 0,
+            arrivals_before: self.counts.borrow().arrivals_total,
         })
     }
 
@@ -256,7 +254,8 @@ impl Watcher {
         evidence.begin_read(routes_changed);
         let each = self.table.each(|seen| {
             if !(self.is_own)(seen.peer) {
-                evidence.sees_open(&seen, is_kubelet(&self.kubelet, &seen), now);
+                let kubelet = is_kubelet(evidence, &self.kubelet, &seen);
+                evidence.sees_open(&seen, kubelet, now);
             }
         });
         let read = async {
@@ -297,7 +296,8 @@ impl Watcher {
                 present.insert(seen.cookie);
                 if !(self.is_own)(seen.peer) {
                     waits |= !seen.state.app_closed() && seen.waits(self.settings.max_quiet);
-                    evidence.closing(&seen, is_kubelet(&self.kubelet, &seen), Instant::now());
+                    let kubelet = is_kubelet(evidence, &self.kubelet, &seen);
+                    evidence.closing(&seen, kubelet, Instant::now());
                 }
             });
             let read = timeout(NOTICE_LAG, each).await;
@@ -361,10 +361,10 @@ async fn next_notices(watch: &mut Option<Watch>, is_own: &IsOwnSocket, kubelet: 
     }
 }
 
-/// Whether a connection is the kubelet's. What calls from within the pod never is, whatever it asks for: a proxy brings
-/// the hooks and probes of the kubelet along with everything else.
-fn is_kubelet(kubelet: &KubeletAddresses, seen: &Connection) -> bool {
-    !seen.from_pod && kubelet.contains(seen.peer.ip())
+/// Whether a connection is the kubelet's. A proxy in the pod never is, whatever it asks for: it brings the hooks and
+/// probes of the kubelet along with everything else.
+fn is_kubelet(evidence: &Evidence, kubelet: &KubeletAddresses, seen: &Connection) -> bool {
+    !evidence.is_from_proxy(seen) && kubelet.contains(seen.peer.ip())
 }
 
 /// Takes in one notice.
@@ -378,7 +378,8 @@ fn take_notice(
         CloseNotice::Closed(closed) if is_own(closed.peer) => evidence.ignore(closed),
         CloseNotice::Closed(closed) => {
             if evidence.concerns(closed) {
-                evidence.closed(closed, is_kubelet(kubelet, closed), Instant::now());
+                let kubelet = is_kubelet(evidence, kubelet, closed);
+                evidence.closed(closed, kubelet, Instant::now());
             }
         }
         CloseNotice::Lost => {
@@ -401,6 +402,7 @@ mod tests {
     fn watch(port: u16) -> Traffic {
         let settings = Settings {
             ports: [port].into(),
+            local_peers: crate::inflight::LocalPeers::Clients,
             quiet_period: QUIET,
             max_quiet: 10 * QUIET,
             poll_interval: QUIET / 2,

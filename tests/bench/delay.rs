@@ -129,6 +129,7 @@ impl Sidecar {
                 "--listen=127.0.0.1:0",
                 "--log-format=json",
                 "--min-wait=0s",
+                "--local-peers=clients",
             ])
             .arg(format!(
                 "--inflight=prometheus+http://{}/metrics#busy",

@@ -34,8 +34,8 @@ impl Client {
 
     /// Connects from an address of this machine.
     pub fn connect_from(own: IpAddr, address: SocketAddr) -> Self {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(own, 0).into()).unwrap();
         socket.connect(&address.into()).unwrap();
         Self::on(socket.into())

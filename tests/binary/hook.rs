@@ -15,7 +15,10 @@ const KUBELET: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// Runs the hook, of this binary, with these flags.
 fn hook(flags: &[&str]) -> JoinHandle<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
-    command.arg("hook").args(flags);
+    command
+        .arg("hook")
+        .args(flags)
+        .env("GRACEKEEPER_LOCAL_PEERS", "clients");
     thread::spawn(move || command.output().unwrap())
 }
 

@@ -183,6 +183,8 @@ impl Sidecar {
         command
             .args(["run", "--listen=127.0.0.1:0", "--log-format=json"])
             .args(flags);
+        // Clients are on this machine, and no proxy brings their requests.
+        command.env("GRACEKEEPER_LOCAL_PEERS", "clients");
         command.envs(environment.iter().copied());
         let mut process = Process::start(&mut command);
         let address = process.line("the sidecar's address", |line| {

@@ -14,6 +14,7 @@ pub const MS: Duration = Duration::from_millis(1);
 pub fn evidence() -> Evidence {
     let settings = Settings {
         ports: [8000].into(),
+        local_peers: crate::inflight::LocalPeers::Proxy,
         quiet_period: 1000 * MS,
         max_quiet: 10_000 * MS,
         poll_interval: 100 * MS,
