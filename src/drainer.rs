@@ -11,7 +11,7 @@ use crate::drain::{
     self, EndpointsLeft, Event, Handle, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
 use crate::fetch::{self, Client};
-use crate::inflight::{self, Error, Meter, ReadContext};
+use crate::inflight::{self, AutoPorts, Error, Meter, ReadContext};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
@@ -26,6 +26,8 @@ pub struct Shared {
     pub kubelet: KubeletAddresses,
     /// None where there is no port whose traffic could be watched.
     pub traffic: Option<Traffic>,
+    /// The app's ports, where they are found when a drain begins.
+    pub auto_ports: Option<AutoPorts>,
 }
 
 /// A drain and what feeds it, built and not yet running.
@@ -66,7 +68,14 @@ impl Drainer {
             .map(|source| Meter::new(source, context.clone()))
             .collect();
         let kubelet = KubeletAddresses::default();
-        let (watcher, traffic) = watch_traffic(inflight.ports, &policy, &client, &kubelet).unzip();
+        let (watcher, traffic) = watch_traffic(
+            inflight.ports,
+            inflight.auto.clone(),
+            &policy,
+            &client,
+            &kubelet,
+        )
+        .unzip();
         let sources = (meters.iter())
             .map(|meter| drain::Source {
                 name: meter.name().to_owned(),
@@ -85,6 +94,7 @@ impl Drainer {
                 client,
                 kubelet,
                 traffic,
+                auto_ports: inflight.auto,
             },
             owner,
             watcher,
@@ -134,15 +144,17 @@ impl Drainer {
 /// A watcher of the app's ports, and how to ask it; nothing where there is no port.
 fn watch_traffic(
     ports: BTreeSet<u16>,
+    auto: Option<AutoPorts>,
     policy: &Policy,
     client: &Client,
     kubelet: &KubeletAddresses,
 ) -> Option<(Watcher, Traffic)> {
-    if ports.is_empty() {
+    if ports.is_empty() && auto.is_none() {
         return None;
     }
     let settings = traffic::Settings {
         ports,
+        auto,
         quiet_period: policy.quiet_period,
         max_quiet: policy.max_quiet,
         poll_interval: policy.poll_interval,

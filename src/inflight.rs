@@ -24,8 +24,12 @@ use crate::config::ConfigErrors;
 use crate::fetch::Client;
 pub use error::Error;
 pub use meter::{Meter, ReadResult, Record};
+pub use sockets::AutoPorts;
 pub use source::Source;
 use source::without_credentials;
+
+/// A port that is to be found.
+const AUTO: &str = "auto";
 
 /// Flags that say what to watch.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,7 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "SOURCE")]
     pub inflight: Vec<String>,
 
-    /// The app's port: shows whether requests still arrive, and without --inflight which are under way. Repeatable
+    /// The app's port: shows whether requests still arrive, and without --inflight which are under way; or auto: those on
+    /// which the pod listens when a drain begins. Repeatable
     #[arg(long, value_name = "PORT")]
     pub app_port: Vec<String>,
 
@@ -68,6 +73,8 @@ pub struct Settings {
     pub sources: Vec<Source>,
     /// The ports on which traffic can be watched.
     pub ports: BTreeSet<u16>,
+    /// And those that are found when a drain begins.
+    pub auto: Option<AutoPorts>,
     /// How long one read of one source may take.
     pub read_timeout: Duration,
 }
@@ -80,22 +87,27 @@ impl Args {
                 errors.check("inflight", &without_credentials(text), Source::parse(text))
             })
             .collect();
+        let auto = (self.app_port.iter().any(|text| text == AUTO)).then(AutoPorts::default);
         let mut ports: BTreeSet<u16> = (self.app_port.iter())
+            .filter(|text| *text != AUTO)
             .filter_map(|text| errors.check("app-port", text, port(text)))
             .collect();
         if self.inflight.is_empty() && self.app_port.is_empty() {
-            errors.say(
-                "there is nothing to watch; write --app-port 8000 with your app's port, or --inflight \
+            errors.say_of(
+                "app-port",
+                "there is nothing to watch; write --app-port 8000 with your app's port, or --app-port auto, or --inflight \
                  'prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress' with its port and metric, or both",
             );
         }
         if self.inflight.is_empty() {
             sources.extend(ports.iter().map(|&port| Source::busy(port)));
+            sources.extend(auto.clone().map(Source::busy_auto));
         }
         ports.extend(sources.iter().flat_map(Source::ports));
         Settings {
             sources,
             ports,
+            auto,
             read_timeout: errors.positive_duration("read-timeout", &self.read_timeout),
         }
     }

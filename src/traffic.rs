@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::drain::{TrafficSnapshot, Visitors};
+use crate::inflight::AutoPorts;
 pub use kubelet::KubeletAddresses;
 pub use probes::Probe;
 pub use watcher::{Watcher, until};
@@ -28,6 +29,8 @@ pub use watcher::{Watcher, until};
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub ports: BTreeSet<u16>,
+    /// Where more ports are found when a drain begins.
+    pub auto: Option<AutoPorts>,
     pub quiet_period: Duration,
     pub max_quiet: Duration,
     /// The least time between two reads of the socket table.

@@ -33,6 +33,8 @@ pub enum Reason {
     DrainBlind,
     /// A source cannot be read.
     SourceUnreadable,
+    /// Flags or variables were wrong, and defaults are used.
+    ConfigurationMistake,
     /// Requests were cut off.
     RequestsCut,
     /// The pod serves again.
@@ -49,6 +51,7 @@ impl Reason {
             Reason::DrainReleased => "DrainReleased",
             Reason::DrainBlind => "DrainBlind",
             Reason::SourceUnreadable => "SourceUnreadable",
+            Reason::ConfigurationMistake => "ConfigurationMistake",
             Reason::RequestsCut => "RequestsCut",
             Reason::Reopened => "Reopened",
         }
@@ -57,7 +60,7 @@ impl Reason {
     /// What was being done.
     fn action(self) -> &'static str {
         match self {
-            Reason::SourceUnreadable => "Check",
+            Reason::SourceUnreadable | Reason::ConfigurationMistake => "Check",
             Reason::Reopened => "Reopen",
             _ => "Drain",
         }
@@ -71,6 +74,7 @@ impl Reason {
             Reason::DrainDeadlineExceeded
             | Reason::DrainBlind
             | Reason::SourceUnreadable
+            | Reason::ConfigurationMistake
             | Reason::RequestsCut => true,
         }
     }

@@ -44,6 +44,8 @@ pub enum Occurrence {
     Over { cut: u64, serving: bool },
     /// A source that cannot work.
     Unreadable { source: String, problem: Arc<str> },
+    /// Mistakes in the configuration, for which defaults were taken.
+    Mistakes(Vec<String>),
 }
 
 /// Asks and writes. Made by [`Reporter::new`], driven by [`Reporter::run`].
@@ -140,6 +142,12 @@ impl Reporter {
                     }
                     // While the pod serves, no connection is kept and nothing is asked.
                     asking.abort_all();
+                    cluster.close();
+                }
+                Some(Occurrence::Mistakes(mistakes)) => {
+                    let text = format!("defaults are used: {}", mistakes.join("; "));
+                    self.write(&new_event(Reason::ConfigurationMistake, text))
+                        .await;
                     cluster.close();
                 }
                 Some(Occurrence::Unreadable { source, problem }) => {

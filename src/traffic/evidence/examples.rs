@@ -13,6 +13,7 @@ pub const MS: Duration = Duration::from_millis(1);
 
 pub fn evidence() -> Evidence {
     let settings = Settings {
+        auto: None,
         ports: [8000].into(),
         quiet_period: 1000 * MS,
         max_quiet: 10_000 * MS,

@@ -96,6 +96,7 @@ fn end(pattern: &Pattern, policy: &Policy, monitors: &[Visit], memory: bool) -> 
                 now,
                 Settings {
                     ports: [8000].into(),
+                    auto: None,
                     quiet_period: policy.quiet_period,
                     max_quiet: policy.max_quiet,
                     poll_interval: policy.poll_interval,
