@@ -11,6 +11,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 #[cfg(feature = "tools")]
 use crate::check;
 use crate::config::{ConfigErrors, Files, Mistake, in_lines};
+#[cfg(feature = "tools")]
+use crate::inject;
 use crate::{cluster, drain, http, inflight, install, log, notices, run};
 use environment::{unknown_variables, with_environment};
 
@@ -50,6 +52,9 @@ enum Subcommand {
     )]
     Check(check::Args),
 
+    /// Adds the sidecar, or the hook alone, to manifests: a filter, Helm post-renderer and KRM function
+    #[cfg(feature = "tools")]
+    Inject(inject::Args),
 }
 
 fn after_long_help() -> String {
@@ -92,6 +97,9 @@ pub enum Command {
     #[cfg(feature = "tools")]
     Check(Box<check::Settings>),
 
+    /// Manifests with the sidecar.
+    #[cfg(feature = "tools")]
+    Inject(inject::Injection),
 }
 
 /// A command and its settings, checked.
@@ -183,6 +191,17 @@ fn attempt(
             let invocation = Invocation {
                 log: log::Settings::default(),
                 command: Command::Install(args),
+                warnings: Vec::new(),
+            };
+            return errors
+                .into_result(Some(invocation))
+                .map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::Inject(args) => {
+            let invocation = Invocation {
+                log: log::Settings::default(),
+                command: Command::Inject(args.validate(&mut errors)),
                 warnings: Vec::new(),
             };
             return errors
