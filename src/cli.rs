@@ -1,6 +1,7 @@
 //! The command line and the environment: which command runs with which settings, and every mistake at once.
 
 mod environment;
+mod mistakes;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 #[cfg(feature = "tools")]
 use crate::check;
-use crate::config::{ConfigErrors, Files};
+use crate::config::{ConfigErrors, Files, Mistake, in_lines};
+#[cfg(feature = "tools")]
+use crate::inject;
 use crate::{cluster, drain, http, inflight, install, log, notices, run};
 use environment::{unknown_variables, with_environment};
 
@@ -48,6 +51,10 @@ enum Subcommand {
                       be read, 64 for a wrong command line."
     )]
     Check(check::Args),
+
+    /// Adds the sidecar, or the hook alone, to manifests: a filter, Helm post-renderer and KRM function
+    #[cfg(feature = "tools")]
+    Inject(inject::Args),
 }
 
 fn after_long_help() -> String {
@@ -73,6 +80,8 @@ struct RunArgs {
     cluster: cluster::Args,
     #[command(flatten)]
     log: log::Args,
+    #[command(flatten)]
+    mistakes: mistakes::Args,
 }
 
 /// A command to run.
@@ -87,6 +96,10 @@ pub enum Command {
     /// Manifests to check.
     #[cfg(feature = "tools")]
     Check(Box<check::Settings>),
+
+    /// Manifests with the sidecar.
+    #[cfg(feature = "tools")]
+    Inject(inject::Injection),
 }
 
 /// A command and its settings, checked.
@@ -137,11 +150,38 @@ fn parse_for(
     words: &[String],
     environment: &BTreeMap<String, String>,
 ) -> Result<Invocation, NoInvocation> {
+    let parsed = attempt(files, words, environment);
+    match parsed {
+        Err(Failure::Mistakes(found)) if mistakes::take_defaults(words, environment) => {
+            mistakes::with_defaults(files, words, environment, found)
+        }
+        parsed => parsed,
+    }
+    .map_err(|failure| match failure {
+        Failure::Help(text) => NoInvocation::Help(text),
+        Failure::Mistakes(found) => NoInvocation::Usage(in_lines(&found)),
+    })
+}
+
+/// Why there is no command yet.
+#[derive(Debug)]
+enum Failure {
+    /// Help or version was asked for.
+    Help(String),
+    /// These mistakes.
+    Mistakes(Vec<Mistake>),
+}
+
+fn attempt(
+    files: Files,
+    words: &[String],
+    environment: &BTreeMap<String, String>,
+) -> Result<Invocation, Failure> {
     let (words, from_environment) = with_environment(words, environment);
     let mut errors = ConfigErrors::new(from_environment, files);
     let Some(cli) = parse_flags(words, &mut errors)? else {
-        return Err(NoInvocation::Usage(
-            errors.finish::<()>(None).err().unwrap_or_default(),
+        return Err(Failure::Mistakes(
+            errors.into_result::<()>(None).err().unwrap_or_default(),
         ));
     };
     let (run, command): (_, fn(_) -> _) = match cli.command {
@@ -153,7 +193,20 @@ fn parse_for(
                 command: Command::Install(args),
                 warnings: Vec::new(),
             };
-            return errors.finish(Some(invocation)).map_err(NoInvocation::Usage);
+            return errors
+                .into_result(Some(invocation))
+                .map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::Inject(args) => {
+            let invocation = Invocation {
+                log: log::Settings::default(),
+                command: Command::Inject(args.validate(&mut errors)),
+                warnings: Vec::new(),
+            };
+            return errors
+                .into_result(Some(invocation))
+                .map_err(Failure::Mistakes);
         }
         #[cfg(feature = "tools")]
         Subcommand::Check(args) => {
@@ -162,7 +215,7 @@ fn parse_for(
                 command: Command::Check(Box::new(settings)),
                 warnings: Vec::new(),
             });
-            return errors.finish(invocation).map_err(NoInvocation::Usage);
+            return errors.into_result(invocation).map_err(Failure::Mistakes);
         }
     };
     let settings = run.settings(environment, &mut errors);
@@ -180,7 +233,7 @@ fn parse_for(
             warnings,
         }
     });
-    errors.finish(invocation).map_err(NoInvocation::Usage)
+    errors.into_result(invocation).map_err(Failure::Mistakes)
 }
 
 impl RunArgs {
@@ -189,6 +242,7 @@ impl RunArgs {
         environment: &BTreeMap<String, String>,
         errors: &mut ConfigErrors,
     ) -> Option<run::Settings> {
+        let keep_running = self.mistakes.validate(errors);
         let drain = self.drain.validate(errors);
         let inflight = self.inflight.validate(errors);
         let token = environment.get(http::TOKEN_VARIABLE).map(String::as_str);
@@ -201,15 +255,14 @@ impl RunArgs {
             http: http?,
             notices,
             cluster,
+            keep_running,
+            mistakes: Vec::new(),
         })
     }
 }
 
 /// The words as flags. Unknown flags are noted and left out, so that the rest is checked too.
-fn parse_flags(
-    mut words: Vec<String>,
-    errors: &mut ConfigErrors,
-) -> Result<Option<Cli>, NoInvocation> {
+fn parse_flags(mut words: Vec<String>, errors: &mut ConfigErrors) -> Result<Option<Cli>, Failure> {
     loop {
         let error = match Cli::try_parse_from(&words) {
             Ok(cli) => return Ok(Some(cli)),
@@ -219,7 +272,7 @@ fn parse_flags(
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                return Err(NoInvocation::Help(error.render().to_string()));
+                return Err(Failure::Help(error.render().to_string()));
             }
             ErrorKind::UnknownArgument => {
                 let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
@@ -236,7 +289,8 @@ fn parse_flags(
                     Some(ContextValue::String(near)) => format!("; did you mean {near}?"),
                     _ => "; gracekeeper run --help lists them all".to_owned(),
                 };
-                errors.say(format!("{name} is not a flag{near}"));
+                let message = format!("{name} is not a flag{near}");
+                errors.say_of(name.trim_start_matches('-'), message);
                 let has_value = !words[at].contains('=')
                     && words[at].starts_with("--")
                     && words.get(at + 1).is_some_and(|next| !next.starts_with('-'));
@@ -244,13 +298,14 @@ fn parse_flags(
             }
             _ => {
                 let rendered = error.render().to_string();
-                errors.say(
-                    rendered
-                        .trim_start_matches("error: ")
-                        .lines()
-                        .next()
-                        .unwrap_or_default(),
-                );
+                let first = rendered.trim_start_matches("error: ").lines().next();
+                let message = first.unwrap_or_default();
+                match error.get(ContextKind::InvalidArg) {
+                    Some(ContextValue::String(flag)) => {
+                        errors.say_of(mistakes::name_of(flag), message)
+                    }
+                    _ => errors.say(message),
+                }
                 break;
             }
         }

@@ -8,10 +8,21 @@ use std::time::Duration;
 /// The longest duration a flag takes. Longer ones are typing errors, and would overflow a clock.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The flag it is in, or the environment variable; none where it is in no single one.
+    pub origin: Option<String>,
+    /// The value, as far as it can be shown.
+    pub value: Option<String>,
+    /// The value, what is wrong and what to write.
+    pub message: String,
+}
+
 /// The mistakes in the flags and the environment.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
-    found: Vec<String>,
+    found: Vec<Mistake>,
     /// Flags that were set by an environment variable, and by which.
     from_environment: BTreeMap<String, String>,
     files: Files,
@@ -49,13 +60,29 @@ impl ConfigErrors {
             .get(flag)
             .map(|name| format!(" (from {name})"))
             .unwrap_or_default();
-        self.found
-            .push(format!("--{flag} {value:?}{origin}: {message}"));
+        self.found.push(Mistake {
+            origin: Some(flag.to_owned()),
+            value: Some(value.to_owned()),
+            message: format!("--{flag} {value:?}{origin}: {message}"),
+        });
     }
 
     /// Notes a mistake that is in no single value.
     pub fn say(&mut self, message: impl Into<String>) {
-        self.found.push(message.into());
+        self.found.push(Mistake {
+            origin: None,
+            value: None,
+            message: message.into(),
+        });
+    }
+
+    /// Notes a mistake in a flag or an environment variable that the message names itself.
+    pub fn say_of(&mut self, origin: &str, message: impl Into<String>) {
+        self.found.push(Mistake {
+            origin: Some(origin.to_owned()),
+            value: None,
+            message: message.into(),
+        });
     }
 
     /// Keeps a parsed value, or notes why there is none.
@@ -96,12 +123,27 @@ impl ConfigErrors {
     ///
     /// # Errors
     /// Every mistake, a line each.
+    #[cfg(any(test, feature = "tools"))]
     pub fn finish<T>(self, parsed: Option<T>) -> Result<T, String> {
+        self.into_result(parsed).map_err(|found| in_lines(&found))
+    }
+
+    /// What was parsed, or all the errors.
+    ///
+    /// # Errors
+    /// Every mistake by itself.
+    pub fn into_result<T>(self, parsed: Option<T>) -> Result<T, Vec<Mistake>> {
         match (parsed, self.found.is_empty()) {
             (Some(parsed), true) => Ok(parsed),
-            _ => Err(self.found.join("\n")),
+            _ => Err(self.found),
         }
     }
+}
+
+/// A line for each mistake.
+pub fn in_lines(mistakes: &[Mistake]) -> String {
+    let lines: Vec<_> = mistakes.iter().map(|it| it.message.as_str()).collect();
+    lines.join("\n")
 }
 
 /// Parses a duration.

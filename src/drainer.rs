@@ -11,7 +11,7 @@ use crate::drain::{
     self, EndpointsLeft, Event, Handle, Inputs, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
 use crate::fetch::{self, Client};
-use crate::inflight::{self, Error, LocalPeers, Meter, ReadContext};
+use crate::inflight::{self, AutoPorts, Error, LocalPeers, Meter, ReadContext};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::traffic::{self, KubeletAddresses, Traffic, Watcher};
@@ -28,6 +28,8 @@ pub struct Shared {
     pub kubelet: KubeletAddresses,
     /// None where there is no port whose traffic could be watched.
     pub traffic: Option<Traffic>,
+    /// The app's ports, where they are found when a drain begins.
+    pub auto_ports: Option<AutoPorts>,
 }
 
 /// A drain and what feeds it, built and not yet running.
@@ -74,6 +76,7 @@ impl Drainer {
         let (watcher, traffic) = watch_traffic(
             inflight.ports,
             inflight.local_peers,
+            inflight.auto.clone(),
             &policy,
             &client,
             &kubelet,
@@ -106,6 +109,7 @@ impl Drainer {
                 client,
                 kubelet,
                 traffic,
+                auto_ports: inflight.auto,
             },
             owner,
             watcher,
@@ -156,16 +160,18 @@ impl Drainer {
 fn watch_traffic(
     ports: BTreeSet<u16>,
     local_peers: LocalPeers,
+    auto: Option<AutoPorts>,
     policy: &Policy,
     client: &Client,
     kubelet: &KubeletAddresses,
 ) -> Option<(Watcher, Traffic)> {
-    if ports.is_empty() {
+    if ports.is_empty() && auto.is_none() {
         return None;
     }
     let settings = traffic::Settings {
         ports,
         local_peers,
+        auto,
         quiet_period: policy.quiet_period,
         max_quiet: policy.max_quiet,
         poll_interval: policy.poll_interval,

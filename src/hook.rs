@@ -55,17 +55,35 @@ async fn wait(mut settings: run::Settings) -> anyhow::Result<String> {
     let sidecar = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http.listen.port()));
     let token = settings.http.token.as_ref();
     let kubelet = KubeletAddresses::default();
-    let why = match ask(sidecar, token, &kubelet).await {
-        Ok(verdict) => return Ok(verdict),
-        Err(why) => why,
+    for mistake in &settings.mistakes {
+        tell(&format!(
+            "{mistake}; the default is used, as --on-mistake says"
+        ));
+    }
+    // Port 0 says that there is no sidecar.
+    let why = match sidecar.port() {
+        0 => None,
+        _ => match ask(sidecar, token, &kubelet).await {
+            Ok(verdict) => return Ok(verdict),
+            Err(why) => Some(why),
+        },
     };
+    let auto = settings.inflight.auto.clone();
+    if let Some(auto) = &auto {
+        auto.leave_out(sidecar.port());
+    }
     // The time that this took is gone.
     settings.drain = rest(settings.drain, began.elapsed());
     let verdict = drain(settings, &kubelet).await?;
-    Ok(format!(
-        "{}; without the sidecar: {why}",
-        report::line(&verdict, Aftermath::default())
-    ))
+    let mut line = report::line(&verdict, Aftermath::default());
+    if let Some(ports) = auto.and_then(|auto| auto.found()) {
+        let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+        line += &format!("; ports found: {}", ports.join(", "));
+    }
+    if let Some(why) = why {
+        line += &format!("; without the sidecar: {why}");
+    }
+    Ok(line)
 }
 
 /// Prints the line for the caller, and to the container's log where that may be written.

@@ -39,7 +39,7 @@ use tracing::warn;
 use crate::config::{ConfigErrors, Files};
 use crate::drain::{Handle, Phase, Readiness, Refusal, Trigger};
 use crate::fetch::{Client, Url};
-use crate::inflight::Meter;
+use crate::inflight::{AutoPorts, Meter};
 use crate::metrics::Metrics;
 use crate::report;
 use crate::traffic::{KubeletAddresses, Traffic};
@@ -91,7 +91,9 @@ impl Args {
                 errors.check("token-file", &path.to_string_lossy(), token)
             }
             (None, Some(token)) => Token::new(token)
-                .map_err(|message| errors.say(format!("{TOKEN_VARIABLE}: {message}")))
+                .map_err(|message| {
+                    errors.say_of(TOKEN_VARIABLE, format!("{TOKEN_VARIABLE}: {message}"))
+                })
                 .ok(),
             (None, None) => None,
         };
@@ -181,6 +183,10 @@ pub struct App {
     pub traffic: Option<Traffic>,
     /// Where the kubelet calls from.
     pub kubelet: KubeletAddresses,
+    /// The app's ports, where they are found when a drain begins.
+    pub auto_ports: Option<AutoPorts>,
+    /// Mistakes in the configuration, for which defaults were taken.
+    pub mistakes: Arc<[String]>,
     /// Where readiness also asks, and for how long.
     pub app_ready: Option<(Url, Duration)>,
 }
@@ -379,7 +385,10 @@ async fn metrics(State(app): State<App>) -> Response {
 /// Drains, and answers when that is over.
 async fn verdict(app: &App, trigger: Trigger) -> Response {
     match app.drain.drain(trigger).await.await {
-        Ok(verdict) => json(report::verdict(&verdict)),
+        Ok(verdict) => {
+            let app_ports = app.auto_ports.as_ref().and_then(AutoPorts::found);
+            json(report::verdict(&verdict, app_ports.as_deref()))
+        }
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the sidecar is ending\n").into_response(),
     }
 }
@@ -399,6 +408,11 @@ fn changed(app: &App, done: Result<(), Refusal>) -> Response {
 }
 
 fn status_of(app: &App) -> String {
+    let app_ports = app.auto_ports.as_ref().and_then(AutoPorts::found);
+    let setup = report::Setup {
+        app_ports: app_ports.as_deref(),
+        mistakes: &app.mistakes,
+    };
     report::status(
         &app.drain.state(),
         app.readiness,
@@ -406,6 +420,7 @@ fn status_of(app: &App) -> String {
         &app.counters,
         app.traffic.as_ref(),
         &app.kubelet,
+        &setup,
         Instant::now(),
     )
 }

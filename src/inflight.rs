@@ -25,8 +25,12 @@ use crate::fetch::Client;
 pub use error::Error;
 pub use meter::{Meter, ReadResult, Record};
 use page::Page;
+pub use sockets::AutoPorts;
 pub use source::Source;
 use source::without_credentials;
+
+/// A port that is to be found.
+const AUTO: &str = "auto";
 
 /// Flags that say what to watch.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,7 +66,8 @@ pub struct Args {
     #[arg(long, value_name = "SOURCE")]
     pub requests: Vec<String>,
 
-    /// The app's port: shows whether requests still arrive, and without --inflight which are under way. Repeatable
+    /// The app's port: shows whether requests still arrive, and without --inflight which are under way; or auto: those on
+    /// which the pod listens when a drain begins. Repeatable
     #[arg(long, value_name = "PORT")]
     pub app_port: Vec<String>,
 
@@ -87,6 +92,8 @@ pub struct Settings {
     pub ports: BTreeSet<u16>,
     /// What calls the app from within the pod.
     pub local_peers: LocalPeers,
+    /// And those that are found when a drain begins.
+    pub auto: Option<AutoPorts>,
     /// How long one read of one source may take.
     pub read_timeout: Duration,
 }
@@ -120,17 +127,21 @@ impl Args {
             .collect();
         let mut requests = self.counters(errors);
         Source::share_reads(&sources, requests.iter_mut());
+        let auto = (self.app_port.iter().any(|text| text == AUTO)).then(AutoPorts::default);
         let mut ports: BTreeSet<u16> = (self.app_port.iter())
+            .filter(|text| *text != AUTO)
             .filter_map(|text| errors.check("app-port", text, port(text)))
             .collect();
         if self.inflight.is_empty() && self.app_port.is_empty() {
-            errors.say(
-                "there is nothing to watch; write --app-port 8000 with your app's port, or --inflight \
+            errors.say_of(
+                "app-port",
+                "there is nothing to watch; write --app-port 8000 with your app's port, or --app-port auto, or --inflight \
                  'prometheus+http://127.0.0.1:8000/metrics#http_requests_inprogress' with its port and metric, or both",
             );
         }
         if self.inflight.is_empty() {
             sources.extend(ports.iter().map(|&port| Source::busy(port)));
+            sources.extend(auto.clone().map(Source::busy_auto));
         }
         ports.extend(sources.iter().flat_map(Source::ports));
         Settings {
@@ -143,6 +154,7 @@ impl Args {
                 LocalPeers::parse(&self.local_peers),
             ))
             .unwrap_or(LocalPeers::Proxy),
+            auto,
             read_timeout: errors.positive_duration("read-timeout", &self.read_timeout),
         }
     }

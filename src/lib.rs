@@ -9,6 +9,8 @@ pub mod cli;
 pub mod exit;
 pub mod hook;
 pub mod inflight;
+#[cfg(feature = "tools")]
+pub mod inject;
 pub mod install;
 pub mod log;
 #[cfg(feature = "tools")]

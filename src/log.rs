@@ -75,9 +75,10 @@ impl Args {
             Some(text) => match text.parse() {
                 Ok(targets) => targets,
                 Err(e) => {
-                    errors.say(format!(
-                        "RUST_LOG={text:?}: {e}; write info or gracekeeper=debug"
-                    ));
+                    errors.say_of(
+                        "RUST_LOG",
+                        format!("RUST_LOG={text:?}: {e}; write info or gracekeeper=debug"),
+                    );
                     return None;
                 }
             },

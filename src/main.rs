@@ -7,6 +7,8 @@ use std::process::ExitCode;
 #[cfg(feature = "tools")]
 use gracekeeper::check;
 use gracekeeper::cli::{self, Command, NoInvocation};
+#[cfg(feature = "tools")]
+use gracekeeper::inject;
 use gracekeeper::{exit, hook, install, run};
 use tracing::{error, info, warn};
 
@@ -61,6 +63,16 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             if runtime.block_on(check::run(*settings))? == check::Outcome::Findings {
                 return Ok(exit::FAILURE);
             }
+        }
+        #[cfg(feature = "tools")]
+        Command::Inject(injection) => {
+            let output = inject::run(&injection)?;
+            print(
+                io::stderr(),
+                &inject::lines(&output.warnings),
+                exit::SUCCESS,
+            );
+            print(io::stdout(), &output.text, exit::SUCCESS);
         }
     }
     Ok(exit::SUCCESS)

@@ -34,6 +34,7 @@ pub struct Metrics {
     cut: IntCounter,
     monitors: IntGauge,
     deadline_seconds: Gauge,
+    mistakes: Gauge,
 }
 
 impl Metrics {
@@ -114,6 +115,10 @@ impl Metrics {
                 "gracekeeper_drain_deadline_seconds",
                 "The longest a drain may take.",
             )?,
+            mistakes: Gauge::new(
+                "gracekeeper_config_mistakes",
+                "Mistakes in the flags or the environment, for which defaults were taken.",
+            )?,
             registry,
         };
         let build = gauge(
@@ -146,8 +151,14 @@ impl Metrics {
         registry.register(Box::new(metrics.cut.clone()))?;
         registry.register(Box::new(metrics.monitors.clone()))?;
         registry.register(Box::new(metrics.deadline_seconds.clone()))?;
+        registry.register(Box::new(metrics.mistakes.clone()))?;
         registry.register(Box::new(build))?;
         Ok(metrics)
+    }
+
+    /// So many mistakes were made, and defaults taken.
+    pub fn mistakes(&self, number: usize) {
+        self.mistakes.set(number as f64);
     }
 
     /// A preStop hook was called: `app` or `self`.

@@ -1,5 +1,6 @@
 //! Verdict and status as JSON, and the verdict as one line.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -48,6 +49,9 @@ struct VerdictView<'a> {
     #[serde(flatten)]
     visitors: VisitorsView,
     deadline_seconds: Number,
+    /// The app's ports, where they were found when the drain began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_ports: Option<&'a BTreeSet<u16>>,
     sources: Vec<SourceView<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     sources_left_out: usize,
@@ -127,6 +131,12 @@ struct StatusView<'a> {
     visitors: VisitorsView,
     /// Where the kubelet calls from.
     kubelet: Vec<IpAddr>,
+    /// The app's ports, where they are found when a drain begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_ports: Option<&'a BTreeSet<u16>>,
+    /// Mistakes in the configuration, for which defaults were taken.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    mistakes: &'a [String],
     sources: Vec<MeterView<'a>>,
     /// What tells whether requests still come.
     routes_by: &'static str,
@@ -199,7 +209,7 @@ fn is_zero(n: &usize) -> bool {
 
 impl<'a> VerdictView<'a> {
     /// `cut` is how many requests have been cut off since, where that is known.
-    fn new(verdict: &'a Verdict, cut: Option<u64>) -> Self {
+    fn new(verdict: &'a Verdict, cut: Option<u64>, app_ports: Option<&'a BTreeSet<u16>>) -> Self {
         let sources: Vec<_> = (verdict.sources.iter())
             .map(|(source, inflight)| SourceView {
                 source,
@@ -224,6 +234,7 @@ impl<'a> VerdictView<'a> {
                 .map(VisitorsView::new)
                 .unwrap_or_default(),
             deadline_seconds: verdict.deadline.as_secs_f64().into(),
+            app_ports,
             sources,
             sources_left_out: 0,
         }
@@ -231,9 +242,10 @@ impl<'a> VerdictView<'a> {
 }
 
 /// A verdict as JSON, less than 10 KiB of it: sources beyond that are left out and counted.
-pub fn verdict(verdict: &Verdict) -> String {
+/// `app_ports` are those that were found when the drain began.
+pub fn verdict(verdict: &Verdict, app_ports: Option<&BTreeSet<u16>>) -> String {
     // The kubelet stops the app only after this answer: nothing has been cut off yet.
-    let mut view = VerdictView::new(verdict, verdict.arrivals.map(|_| 0));
+    let mut view = VerdictView::new(verdict, verdict.arrivals.map(|_| 0), app_ports);
     loop {
         let text = to_json(&view);
         if text.len() <= LARGEST || view.sources.pop().is_none() {
@@ -254,6 +266,15 @@ pub fn kubelet_of(json: &[u8]) -> Option<Vec<IpAddr>> {
     )
 }
 
+/// What a status says of the configuration.
+#[derive(Debug, Default)]
+pub struct Setup<'a> {
+    /// The app's ports, where they were found when a drain began.
+    pub app_ports: Option<&'a BTreeSet<u16>>,
+    /// Mistakes, for which defaults were taken.
+    pub mistakes: &'a [String],
+}
+
 /// The state and each source's last read as JSON.
 pub fn status(
     state: &State,
@@ -262,6 +283,7 @@ pub fn status(
     counters: &[Meter],
     traffic: Option<&Traffic>,
     kubelet: &KubeletAddresses,
+    setup: &Setup<'_>,
     now: Instant,
 ) -> String {
     let (records, counter_records) = (records(meters), records(counters));
@@ -284,6 +306,8 @@ pub fn status(
             .map(|traffic| VisitorsView::new(&traffic.visitors()))
             .unwrap_or_default(),
         kubelet: kubelet.addresses(),
+        app_ports: setup.app_ports,
+        mistakes: setup.mistakes,
         sources: records
             .iter()
             .map(|record| meter_view(record, now))
@@ -292,8 +316,10 @@ pub fn status(
         requests: (counter_records.iter())
             .map(|record| meter_view(record, now).into())
             .collect(),
-        verdict: (state.verdict.as_deref())
-            .map(|verdict| VerdictView::new(verdict, traffic.map(|traffic| traffic.counts().cut))),
+        verdict: (state.verdict.as_deref()).map(|verdict| {
+            let cut = traffic.map(|traffic| traffic.counts().cut);
+            VerdictView::new(verdict, cut, setup.app_ports)
+        }),
     })
 }
 
@@ -471,7 +497,7 @@ mod tests {
     fn a_verdict_has_the_agreed_shape() {
         let sources = vec![("a".to_owned(), Some(0.0)), ("b".to_owned(), None)];
         assert_eq!(
-            verdict(&example(sources)),
+            verdict(&example(sources), None),
             "{\"outcome\":\"drained\",\"tookSeconds\":2.31,\"inflight\":0,\"trigger\":\"app hook\",\"going\":true,\
              \"arrivals\":12,\"lastArrivalSeconds\":1.25,\"cut\":0,\"deadlineSeconds\":25,\
              \"sources\":[{\"source\":\"a\",\"inflight\":0},{\"source\":\"b\",\"inflight\":null}]}"
@@ -481,7 +507,7 @@ mod tests {
     #[test]
     fn a_verdict_stays_within_what_the_kubelet_reads() {
         let sources = vec![("x".repeat(3000), Some(0.0)); 7];
-        let text = verdict(&example(sources));
+        let text = verdict(&example(sources), None);
         assert!(text.len() < 10 * 1024);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["sources"].as_array().map(Vec::len), Some(2));
@@ -538,7 +564,7 @@ mod tests {
             ..example(Vec::new())
         };
         for told in [example(Vec::new()), unknown, persistent, stuck] {
-            let json = verdict(&told);
+            let json = verdict(&told, None);
             assert_eq!(
                 line_of(json.as_bytes()),
                 Some(line(&told, Aftermath::default()))

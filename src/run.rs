@@ -1,12 +1,13 @@
 //! `run`: builds the sidecar's parts, joins them and stops them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::cluster::reporter::{self, Occurrence, Reporter};
 use crate::cluster::{self, Cluster};
@@ -27,6 +28,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(15);
 const LAST_THINGS: Duration = Duration::from_millis(1900);
 const LAST_THINGS_AT_ONCE: Duration = Duration::from_millis(400);
 
+/// How long to wait before a port that is taken is tried again.
+const PORT_PAUSE: Duration = Duration::from_secs(5);
+
 /// What the sidecar does.
 #[derive(Debug)]
 pub struct Settings {
@@ -40,6 +44,10 @@ pub struct Settings {
     pub notices: Notices,
     /// What may be asked of the Kubernetes API.
     pub cluster: cluster::Settings,
+    /// A mistake, or a port that is taken, must not keep the app from starting.
+    pub keep_running: bool,
+    /// Mistakes in the flags or the environment, for which defaults were taken.
+    pub mistakes: Vec<String>,
 }
 
 /// A task of the sidecar that has ended.
@@ -71,7 +79,24 @@ enum EndReason {
 /// When it cannot start, or a part of it fails.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
-    let server = Server::bind(settings.http.listen)?;
+    for mistake in &settings.mistakes {
+        error!("{mistake}; the default is used, as --on-mistake says");
+    }
+    let server = match Server::bind(settings.http.listen) {
+        Err(e) if settings.keep_running => {
+            error!(
+                "{e:#}; the app runs without drains until the port is free: it is tried again and again"
+            );
+            match free_port(settings.http.listen, &mut signals).await {
+                Some(server) => server,
+                None => return Ok(()),
+            }
+        }
+        bound => bound?,
+    };
+    if let Some(auto) = &settings.inflight.auto {
+        auto.leave_out(server.address().port());
+    }
     let readiness = settings.drain.readiness;
     let read_timeout = settings.inflight.read_timeout;
     let services = settings.cluster.services;
@@ -93,6 +118,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     let shared = drainer.shared.clone();
+    shared.metrics.mistakes(settings.mistakes.len());
     let app = App {
         drain: shared.handle.clone(),
         readiness,
@@ -102,12 +128,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         client: shared.client.clone(),
         traffic: shared.traffic.clone(),
         kubelet: shared.kubelet.clone(),
+        auto_ports: shared.auto_ports.clone(),
+        mistakes: settings.mistakes.clone().into(),
         token: settings.http.token,
         app_ready: settings.http.app_ready.map(|url| (url, read_timeout)),
     };
     let mut tasks = JoinSet::new();
     let (reporter, report) = Reporter::new(cluster, shared.handle.clone(), shared.traffic.clone());
     drainer.start(settings.notices, report.clone(), &mut tasks);
+    if !settings.mistakes.is_empty() {
+        let _ = report.send(Occurrence::Mistakes(settings.mistakes));
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     tasks.spawn(async move {
         let stop = async {
@@ -139,6 +170,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     finish(end.as_ref().ok(), tasks).await;
     info!("ended");
     end.map(drop)
+}
+
+/// The server, once its port is free; nothing where the process is told to stop before.
+async fn free_port(listen: SocketAddr, signals: &mut Signals) -> Option<Server> {
+    loop {
+        tokio::select! {
+            _ = signals.next() => return None,
+            () = sleep(PORT_PAUSE) => {}
+        }
+        if let Ok(server) = Server::bind(listen) {
+            return Some(server);
+        }
+    }
 }
 
 /// Returns when the drain says that all is done, or when the sidecar is told to stop at once.

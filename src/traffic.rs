@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::drain::{TrafficSnapshot, Visitors};
-use crate::inflight::LocalPeers;
+use crate::inflight::{AutoPorts, LocalPeers};
 pub use kubelet::KubeletAddresses;
 pub use probes::Probe;
 pub use watcher::{Watcher, until};
@@ -31,6 +31,8 @@ pub struct Settings {
     pub ports: BTreeSet<u16>,
     /// What calls the app from within the pod.
     pub local_peers: LocalPeers,
+    /// Where more ports are found when a drain begins.
+    pub auto: Option<AutoPorts>,
     pub quiet_period: Duration,
     pub max_quiet: Duration,
     /// The least time between two reads of the socket table.

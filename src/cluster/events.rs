@@ -35,6 +35,8 @@ pub enum Reason {
     DrainStuck,
     /// A source cannot be read.
     SourceUnreadable,
+    /// Flags or variables were wrong, and defaults are used.
+    ConfigurationMistake,
     /// Requests were cut off.
     RequestsCut,
     /// The pod serves again.
@@ -52,6 +54,7 @@ impl Reason {
             Reason::DrainBlind => "DrainBlind",
             Reason::DrainStuck => "DrainStuck",
             Reason::SourceUnreadable => "SourceUnreadable",
+            Reason::ConfigurationMistake => "ConfigurationMistake",
             Reason::RequestsCut => "RequestsCut",
             Reason::Reopened => "Reopened",
         }
@@ -60,7 +63,7 @@ impl Reason {
     /// What was being done.
     fn action(self) -> &'static str {
         match self {
-            Reason::SourceUnreadable => "Check",
+            Reason::SourceUnreadable | Reason::ConfigurationMistake => "Check",
             Reason::Reopened => "Reopen",
             _ => "Drain",
         }
@@ -75,6 +78,7 @@ impl Reason {
             | Reason::DrainBlind
             | Reason::DrainStuck
             | Reason::SourceUnreadable
+            | Reason::ConfigurationMistake
             | Reason::RequestsCut => true,
         }
     }

@@ -50,6 +50,8 @@ pub enum Occurrence {
     },
     /// A source that cannot work.
     Unreadable { source: String, problem: Arc<str> },
+    /// Mistakes in the configuration, for which defaults were taken.
+    Mistakes(Vec<String>),
 }
 
 /// Asks and writes. Made by [`Reporter::new`], driven by [`Reporter::run`].
@@ -152,6 +154,12 @@ impl Reporter {
                     }
                     // While the pod serves, no connection is kept and nothing is asked.
                     asking.abort_all();
+                    cluster.close();
+                }
+                Some(Occurrence::Mistakes(mistakes)) => {
+                    let text = format!("defaults are used: {}", mistakes.join("; "));
+                    self.write(&new_event(Reason::ConfigurationMistake, text))
+                        .await;
                     cluster.close();
                 }
                 Some(Occurrence::Unreadable { source, problem }) => {

@@ -192,7 +192,8 @@ impl Owner {
                     let gone = match read.seen {
                         Reading::Gone => true,
                         Reading::Absent => past.verdict.outcome == Outcome::AppGone,
-                        Reading::Count(_) | Reading::Unknown => false,
+                        Reading::Count(count) => count == 0.0 && self.listens_nowhere(read.source, past.drain).await,
+                        Reading::Unknown => false,
                     };
                     if gone && self.app_is_gone(past.drain).await {
                         if std::mem::take(&mut app_ends) {
@@ -330,6 +331,17 @@ impl Owner {
                 .await
                 .is_none_or(|snapshot| snapshot.app_is_gone()),
             None => true,
+        }
+    }
+
+    /// Whether a source counts connections of an app that has no port to watch, as far as the kernel shows: there is
+    /// nothing that could be seen to end.
+    async fn listens_nowhere(&self, source: usize, drain: Drain) -> bool {
+        match &self.inputs.read_traffic {
+            Some(read_traffic) if self.inputs.sources[source].connections => {
+                read_traffic(drain.began, None).await.is_none()
+            }
+            _ => false,
         }
     }
 

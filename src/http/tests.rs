@@ -49,6 +49,8 @@ fn app(reading: Reading, token: Option<&str>) -> Router {
         metrics: Metrics::new(25.0).unwrap(),
         client: Client::default(),
         traffic: None,
+        auto_ports: None,
+        mistakes: Arc::default(),
         kubelet: KubeletAddresses::default(),
         token: token.map(|text| Token::new(text).unwrap()),
         app_ready: None,

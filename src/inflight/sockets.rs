@@ -8,9 +8,11 @@ mod connection;
 mod control;
 mod frames;
 mod history;
+mod listeners;
 mod netlink;
 mod procfs;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub use connection::{Connection, INTERIM, LastSpoke, State};
 use history::History;
 pub use history::Past;
+pub use listeners::{AutoPorts, SIDECAR_PORTS};
 pub use netlink::{CloseNotice, CloseNotices, Listener, RecentlyClosed, listeners};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
@@ -63,6 +66,8 @@ pub enum Rule {
 pub struct Table {
     ports: BTreeSet<u16>,
     history: Mutex<History>,
+    /// Those that are found when a drain begins.
+    auto: Option<AutoPorts>,
 }
 
 impl Table {
@@ -71,24 +76,45 @@ impl Table {
         Self {
             ports: ports.into_iter().collect(),
             history: Mutex::default(),
+            auto: None,
         }
     }
 
-    /// The ports.
+    /// The connections of the ports on which the pod listens when a drain begins.
+    pub fn auto(auto: AutoPorts) -> Self {
+        Self {
+            auto: Some(auto),
+            ..Self::new([])
+        }
+    }
+
+    /// The ports of this read.
+    fn ports_now(&self) -> Result<Cow<'_, BTreeSet<u16>>, Error> {
+        Ok(match &self.auto {
+            None => Cow::Borrowed(&self.ports),
+            Some(auto) => Cow::Owned((*auto.ports().map_err(Error::Refused)?).clone()),
+        })
+    }
+
+    /// The ports that are known by number.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().copied()
     }
 
     /// Hands out each connection, judged by what earlier reads of this table saw of it too, and says whether something
-    /// listens on one of the ports.
+    /// listens on one of the ports; where there is no port at all, nothing is missing either.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or does not answer.
     pub async fn each(&self, mut each: impl FnMut(Connection)) -> Result<bool, Error> {
+        let ports = self.ports_now()?;
+        if ports.is_empty() {
+            return Ok(true);
+        }
         let mut listens = false;
         let mut tied = Vec::new();
         self.history().begin_read();
-        netlink::dump(&self.ports, |mut connection| {
+        netlink::dump(&ports, |mut connection| {
             if connection.state == State::Listen {
                 listens = true;
             } else if connection.brought() > 0
@@ -102,14 +128,19 @@ impl Table {
             }
         })
         .await?;
-        self.judge_tied(tied, each);
+        self.judge_tied(&ports, tied, each);
         self.history().end_read();
         Ok(listens)
     }
 
     /// Judges those whose last request and last answer bear the same tick. The kernel is asked whether the app has
     /// replied, once for what has come on a connection so far: its other table is slower to read.
-    fn judge_tied(&self, mut tied: Vec<Connection>, mut each: impl FnMut(Connection)) {
+    fn judge_tied(
+        &self,
+        ports: &BTreeSet<u16>,
+        mut tied: Vec<Connection>,
+        mut each: impl FnMut(Connection),
+    ) {
         let mut history = self.history();
         let known = |history: &History, of: &Connection| {
             let past = history.of(of.cookie)?;
@@ -118,7 +149,7 @@ impl Table {
         let ask = tied.iter().any(|of| known(&history, of).is_none());
         let said = if ask && procfs::tells_replies() {
             // Where it cannot be read, the rule does without.
-            procfs::replies(&self.ports).unwrap_or_default()
+            procfs::replies(ports).unwrap_or_default()
         } else {
             HashMap::new()
         };
@@ -168,7 +199,7 @@ impl Table {
         match (read, rule) {
             (Ok(listens), _) => Ok((count, listens)),
             (Err(Error::Refused(_)), Rule::Open) => {
-                procfs::count(&self.ports, ours).map_err(Error::Refused)
+                procfs::count(&*self.ports_now()?, ours).map_err(Error::Refused)
             }
             (Err(e), _) => Err(e),
         }

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::page::Page;
 use super::presets::Preset;
-use super::sockets::{Rule, Table};
+use super::sockets::{AutoPorts, Rule, Table};
 use super::{Error, ReadContext, port};
 use crate::fetch;
 
@@ -105,6 +105,18 @@ impl Source {
         match &self.kind {
             Kind::Page(page) => Some(page),
             Kind::Sockets { .. } => None,
+        }
+    }
+
+    /// The busy connections of the ports on which the pod listens when a drain begins.
+    pub(super) fn busy_auto(ports: AutoPorts) -> Self {
+        Self {
+            name: "tcp-busy://:auto".to_owned(),
+            kind: Kind::Sockets {
+                table: Table::auto(ports),
+                busy: true,
+            },
+            preset: None,
         }
     }
 

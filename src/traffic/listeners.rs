@@ -4,14 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use crate::inflight::sockets::{Error, Listener, listeners};
-
-/// Ports of well-known sidecars: Istio's (15000 to 15090), linkerd's, Dapr's, Consul's and Envoy's admin ports, and our
-/// own. What listens there is not the app.
-const SIDECARS: [u16; 26] = [
-    15000, 15001, 15002, 15004, 15006, 15008, 15009, 15010, 15012, 15020, 15021, 15053, 15090,
-    4140, 4143, 4190, 4191, 3500, 3501, 9090, 50001, 50002, 19000, 20000, 9901, 9903,
-];
+use crate::inflight::sockets::{Error, Listener, SIDECAR_PORTS, listeners};
 
 /// The listeners of the app's ports when a drain began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,7 +68,7 @@ impl Listeners {
         let other_port = (all.iter())
             .filter(|listener| !own.contains(&listener.inode))
             .map(|listener| listener.port)
-            .filter(|port| !SIDECARS.contains(port))
+            .filter(|port| !SIDECAR_PORTS.contains(port))
             .min();
         Listening {
             replaced: false,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::evidence::Evidence;
 use super::listeners::{Listeners, Listening};
@@ -148,7 +148,12 @@ impl Watcher {
                     watch.evidence.set_probes(probes);
                 }
             }
-            Message::Stop => *watch = None,
+            Message::Stop => {
+                *watch = None;
+                if let Some(auto) = &self.settings.auto {
+                    auto.serving();
+                }
+            }
         }
     }
 
@@ -183,11 +188,35 @@ impl Watcher {
         visitors
     }
 
+    /// The settings with the ports that are found now, which are kept while the drain runs.
+    fn find_ports(&mut self) -> Settings {
+        let mut settings = self.settings.clone();
+        let Some(auto) = &settings.auto else {
+            return settings;
+        };
+        let is_known = auto.found().is_some();
+        match auto.drain_begins() {
+            Ok(found) => {
+                if !is_known {
+                    info!(ports = ?found, "the ports on which the pod listens");
+                }
+                settings.ports.extend(found.iter());
+                self.table = Table::new(settings.ports.iter().copied());
+            }
+            Err(e) => warn!("the ports on which the pod listens cannot be read: {e}"),
+        }
+        settings
+    }
+
     /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
     async fn begin(&mut self, began: Instant) -> Option<Watch> {
         self.counts
             .send_modify(|counts| (counts.arrivals, counts.cut) = (0, 0));
-        let mut evidence = Evidence::new(began, self.settings.clone());
+        let settings = self.find_ports();
+        if settings.ports.is_empty() {
+            return None;
+        }
+        let mut evidence = Evidence::new(began, settings);
         let begin = async {
             let mut notices = CloseNotices::listen()?;
             let mut connections = 0_u32;
@@ -403,6 +432,7 @@ mod tests {
         let settings = Settings {
             ports: [port].into(),
             local_peers: crate::inflight::LocalPeers::Clients,
+            auto: None,
             quiet_period: QUIET,
             max_quiet: 10 * QUIET,
             poll_interval: QUIET / 2,

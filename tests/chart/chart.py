@@ -27,6 +27,9 @@ TOKEN = "0123456789abcdef"
 PATIENCE = 120
 MONITORING = [f"--set=metrics.{part}.enabled=true" for part in ("podMonitor", "prometheusRule", "dashboard")]
 
+POLICY = "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+INJECTION = ["--set=injection.enabled=true", "--set=injection.serviceAccounts={shop/default}", POLICY]
+
 # What is wrong, and what Helm has to say to it. First what the schema refuses, then what only a template can.
 WRONG = [
     ("grace=30", "additional properties 'grace' not allowed"),
@@ -64,6 +67,10 @@ WRONG = [
     ("timeout=5s", "timeout 5s is not longer than minWait 5s"),
     ("kube=off,services[0]=shop", "services shop: their EndpointSlices are in the Kubernetes API, but kube is off; write kube: auto"),
     ("drainFile=/run/app/draining", "drainFile /run/app/draining: the sidecar's root is read-only; name in volumeMounts"),
+    ("injection.enabled=true", "has no MutatingAdmissionPolicy of admissionregistration.k8s.io/v1, which came with Kubernetes 1.36;"),
+    ("injection.mode=both", "at '/injection/mode': value must be one of 'sidecar', 'hook'"),
+    ("injection.securityContext.runAsUser=0", "at '/injection/securityContext/runAsUser': minimum: got 0, want 1"),
+    ("injection.serviceAccounts[0]=default", "at '/injection/serviceAccounts/0': 'default' does not match pattern"),
     ("appPorts=null", "appPorts and inflight are both empty, so there is nothing to watch;"),
 ]
 
@@ -120,6 +127,13 @@ def wrong():
     for setting, message in WRONG:
         done = helm("template", "r", CHART, "--set", setting)
         check(f"refused: {setting}", done.returncode != 0 and message in done.stderr, done.stderr)
+    for setting, message in {
+        "minwait=5s": "injection.defaults.minwait is no setting; those that are: inflight,",
+        "min-wait=5": 'injection.defaults.min-wait "5": write 5s, 1m30s or 250ms',
+        "token=mine": "injection.defaults.token is no setting;",
+    }.items():
+        done = helm("template", "r", CHART, *INJECTION, "--set", f"injection.defaults.{setting}")
+        check(f"refused: injection.defaults.{setting}", done.returncode != 0 and message in done.stderr, done.stderr)
     done = helm("template", "r", APP, "--set", "gracekeeper.minWait=5")
     check("refused in an app's chart too", "at '/minWait': got number, want string" in done.stderr, done.stderr)
     done = helm("template", "r", APP, "--kube-version", "1.28.0")
@@ -132,6 +146,7 @@ def snapshots(update):
         "defaults": ["shop", CHART],
         "check-policy": ["shop", CHART, "-s", "templates/check.yaml", "--set=check.policy.enabled=true",
                          "--set-json=check.policy.namespaceSelector={\"matchLabels\":{\"team\":\"shop\"}}"],
+        "injection": ["shop", CHART, *INJECTION, f"--set=token.value={TOKEN}"],
         "app": ["shop", APP, "--no-hooks", f"--set=gracekeeper.token.value={TOKEN}"],
     }.items():
         now, path = render(*words), HERE / "snapshots" / f"{name}.yaml"
@@ -361,8 +376,11 @@ def main():
         for container in every_pod(them):
             serves, said = starts(container, folder)
             check(f"the binary serves with {' '.join(container['args'][1:4])} ...", serves, said)
+    injection = objects(render("injection", CHART, "--no-hooks", *INJECTION, f"--set=token.value={TOKEN}"))
+    check("injection: one policy, one that warns, and their bindings", [o["kind"] for o in injection].count(
+        "MutatingAdmissionPolicyBinding") == 4 and "ValidatingAdmissionPolicy" in {o["kind"] for o in injection})
     (ROOT / "target/chart").mkdir(parents=True, exist_ok=True)
-    (ROOT / "target/chart/objects.json").write_text(json.dumps(them, indent=1))
+    (ROOT / "target/chart/objects.json").write_text(json.dumps(them + injection, indent=1))
     if "KUBECONFIG" in os.environ:
         cluster(them)
     else:

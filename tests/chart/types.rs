@@ -4,6 +4,10 @@
 
 use std::{env, fs};
 
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
@@ -58,6 +62,10 @@ fn unknown(object: &Value) -> Option<Vec<String>> {
         "ConfigMap" => check::<ConfigMap>(object),
         "Deployment" => check::<Deployment>(object),
         "Job" => check::<Job>(object),
+        "MutatingAdmissionPolicy" => check::<MutatingAdmissionPolicy>(object),
+        "MutatingAdmissionPolicyBinding" => check::<MutatingAdmissionPolicyBinding>(object),
+        "ValidatingAdmissionPolicy" => check::<ValidatingAdmissionPolicy>(object),
+        "ValidatingAdmissionPolicyBinding" => check::<ValidatingAdmissionPolicyBinding>(object),
         "Pod" => check::<Pod>(object),
         "Role" => check::<Role>(object),
         "RoleBinding" => check::<RoleBinding>(object),

@@ -33,6 +33,7 @@ OTHER_FILES = {
     "src/metrics.rs": "help texts of the metrics",
     "src/check/rules/": "each rule's texts are docs/rules.md, compared by a test; its findings are on the same page by their id",
     "src/check/explain.rs": "the head of docs/rules.md",
+    "src/inject/warnings.rs": "docs/injection.md, compared with the policy's by tests/inject",
 }
 # Sentences that are no messages.
 NO_MESSAGES = {
@@ -50,7 +51,7 @@ NO_MESSAGES = {
 LOUD = {"warn", "error"}
 QUIET = {"info", "debug", "trace", "panic", "unreachable", "assert", "assert_eq", "assert_ne", "debug_assert", "concat"}
 # Functions that name the variants of a type, by the file's name and the type's. Each name has a row of its own.
-NAMED = [("drain", "Outcome", "name", 7), ("events", "Reason", "name", 8), ("inflight", "Error", "kind", 12)]
+NAMED = [("drain", "Outcome", "name", 7), ("events", "Reason", "name", 9), ("inflight", "Error", "kind", 12)]
 
 problems = []
 

@@ -13,6 +13,7 @@ pub const MS: Duration = Duration::from_millis(1);
 
 pub fn evidence() -> Evidence {
     let settings = Settings {
+        auto: None,
         ports: [8000].into(),
         local_peers: crate::inflight::LocalPeers::Proxy,
         quiet_period: 1000 * MS,

@@ -97,6 +97,7 @@ fn end(pattern: &Pattern, policy: &Policy, monitors: &[Visit], memory: bool) -> 
                 Settings {
                     ports: [8000].into(),
                     local_peers: crate::inflight::LocalPeers::Proxy,
+                    auto: None,
                     quiet_period: policy.quiet_period,
                     max_quiet: policy.max_quiet,
                     poll_interval: policy.poll_interval,
