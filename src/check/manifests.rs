@@ -220,6 +220,7 @@ impl<'a> Manifests<'a> {
             .filter(|service| service.selects(&facts) && service.brings_requests())
             .copied()
             .collect();
+        (facts.services).sort_by_key(|service| (service.source.file, service.spec.span.start));
         facts.replicas = self.replicas(&facts);
         facts
     }
