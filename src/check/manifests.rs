@@ -1,5 +1,7 @@
 //! All objects of all files together: pods with the Services that select them, budgets, autoscalers, our sidecars.
 
+use std::collections::HashMap;
+
 use crate::podspec::object::selects;
 use crate::podspec::{Container, Document, Node, Object, Pod, Role, Stream};
 
@@ -81,6 +83,24 @@ pub struct Manifests<'a> {
     pub pods: Vec<PodFacts<'a>>,
     /// Every Service with a selector.
     pub services: Vec<Service<'a>>,
+    index: Index<'a>,
+}
+
+/// Where to look first, so that a thousand pods are not compared with a thousand Services each.
+#[derive(Debug, Default)]
+struct Index<'a> {
+    /// Services by the first label that they select.
+    services: HashMap<(&'a str, &'a str), Vec<Service<'a>>>,
+    /// Budgets likewise.
+    budgets: HashMap<(&'a str, &'a str), Vec<Source<'a>>>,
+    /// Budgets that select no single label: by expressions, or all pods.
+    wide_budgets: Vec<Source<'a>>,
+    /// Autoscalers by the kind and name of what they scale.
+    autoscalers: HashMap<(&'a str, &'a str), Vec<Source<'a>>>,
+    /// Namespaces by name.
+    namespaces: HashMap<&'a str, &'a Node>,
+    /// The pods, by each of their labels.
+    pods: HashMap<(&'a str, &'a str), Vec<usize>>,
 }
 
 impl<'a> Manifests<'a> {
@@ -116,6 +136,7 @@ impl<'a> Manifests<'a> {
             })
             .collect();
         let mut manifests = Self {
+            index: Index::of(&objects, &services),
             objects,
             pods: Vec::new(),
             services,
@@ -133,6 +154,11 @@ impl<'a> Manifests<'a> {
             })
             .map(|(source, pod)| manifests.facts(source, pod))
             .collect();
+        for (number, facts) in manifests.pods.iter().enumerate() {
+            for label in facts.pod.labels().into_iter().flat_map(pairs) {
+                manifests.index.pods.entry(label).or_default().push(number);
+            }
+        }
         manifests
     }
 
@@ -148,17 +174,34 @@ impl<'a> Manifests<'a> {
         &'b self,
         service: &'b Service<'a>,
     ) -> impl Iterator<Item = &'b PodFacts<'a>> {
-        self.pods.iter().filter(|facts| service.selects(facts))
+        let label = service.spec.get("selector").and_then(first_pair);
+        self.labelled(label).filter(|facts| service.selects(facts))
+    }
+
+    /// The pods that have a label.
+    pub fn labelled(
+        &self,
+        label: Option<(&'a str, &'a str)>,
+    ) -> impl Iterator<Item = &PodFacts<'a>> {
+        let numbers = label.and_then(|label| self.index.pods.get(&label));
+        (numbers.into_iter().flatten()).filter_map(|&number| self.pods.get(number))
+    }
+
+    /// The budgets that may select pods with these labels.
+    pub fn budgets_for(&self, labels: Option<&'a Node>) -> impl Iterator<Item = &Source<'a>> {
+        let named = labels
+            .into_iter()
+            .flat_map(pairs)
+            .filter_map(|label| self.index.budgets.get(&label))
+            .flatten();
+        named.chain(&self.index.wide_budgets)
     }
 
     fn facts(&self, mut source: Source<'a>, pod: Pod<'a>) -> PodFacts<'a> {
         source.pod_metadata = pod.metadata;
         let containers = pod.containers();
-        let namespace = self.of_kind("Namespace").find(|namespace| {
-            namespace.object.name().is_some()
-                && namespace.object.name() == source.object.namespace()
-        });
-        let namespace = namespace.map(|namespace| namespace.object.node);
+        let namespace = source.object.namespace();
+        let namespace = namespace.and_then(|name| self.index.namespaces.get(name).copied());
         let mut facts = PodFacts {
             source,
             pod,
@@ -171,10 +214,13 @@ impl<'a> Manifests<'a> {
             replicas: None,
             containers,
         };
-        facts.services = (self.services.iter())
+        facts.services = (pod.labels().into_iter().flat_map(pairs))
+            .filter_map(|label| self.index.services.get(&label))
+            .flatten()
             .filter(|service| service.selects(&facts) && service.brings_requests())
             .copied()
             .collect();
+        (facts.services).sort_by_key(|service| (service.source.file, service.spec.span.start));
         facts.replicas = self.replicas(&facts);
         facts
     }
@@ -186,14 +232,12 @@ impl<'a> Manifests<'a> {
         if !scaled.contains(&object.kind) {
             return None;
         }
-        let autoscaler = self.of_kind("HorizontalPodAutoscaler").find(|scaler| {
-            let target = scaler.object.node.at(&["spec", "scaleTargetRef"]);
-            scaler.object.may_share_namespace(&object)
-                && target.is_some_and(|target| {
-                    target.text_at("kind") == Some(object.kind)
-                        && target.text_at("name") == object.name()
-                })
-        });
+        let target = object.name().map(|name| (object.kind, name));
+        let autoscaler = target
+            .and_then(|target| self.index.autoscalers.get(&target))
+            .into_iter()
+            .flatten()
+            .find(|scaler| scaler.object.may_share_namespace(&object));
         let key = match autoscaler {
             Some(_) => "minReplicas",
             None => "replicas",
@@ -201,6 +245,54 @@ impl<'a> Manifests<'a> {
         let spec = autoscaler.map_or(object.spec(), |scaler| scaler.object.spec());
         Some(spec.and_then(|spec| spec.number_at(key)).unwrap_or(1))
     }
+}
+
+impl<'a> Index<'a> {
+    fn of(objects: &[Source<'a>], services: &[Service<'a>]) -> Self {
+        let mut index = Self::default();
+        for service in services {
+            if let Some(label) = service.spec.get("selector").and_then(first_pair) {
+                index.services.entry(label).or_default().push(*service);
+            }
+        }
+        for source in objects {
+            let node = source.object.node;
+            match source.object.kind {
+                "PodDisruptionBudget" => {
+                    let labels = node.at(&["spec", "selector", "matchLabels"]);
+                    match labels.and_then(first_pair) {
+                        Some(label) => index.budgets.entry(label).or_default().push(*source),
+                        None => index.wide_budgets.push(*source),
+                    }
+                }
+                "HorizontalPodAutoscaler" => {
+                    let target = node.at(&["spec", "scaleTargetRef"]);
+                    let target = target
+                        .and_then(|node| Some((node.text_at("kind")?, node.text_at("name")?)));
+                    if let Some(target) = target {
+                        index.autoscalers.entry(target).or_default().push(*source);
+                    }
+                }
+                "Namespace" => {
+                    if let Some(name) = source.object.name() {
+                        index.namespaces.entry(name).or_insert(node);
+                    }
+                }
+                _ => {}
+            }
+        }
+        index
+    }
+}
+
+/// The labels of a mapping.
+fn pairs(labels: &Node) -> impl Iterator<Item = (&str, &str)> {
+    (labels.entries()).filter_map(|entry| Some((entry.key.text()?, entry.value.text()?)))
+}
+
+/// The first of them.
+pub fn first_pair(labels: &Node) -> Option<(&str, &str)> {
+    pairs(labels).next()
 }
 
 impl<'a> Source<'a> {

@@ -1,6 +1,6 @@
 //! Rollouts and node drains that take all pods at once, or none ever.
 
-use crate::check::manifests::{Manifests, PodFacts, Source};
+use crate::check::manifests::{Manifests, PodFacts, Source, first_pair};
 use crate::check::rule::{Find, Findings, Rule, Severity};
 use crate::podspec::Node;
 use crate::podspec::object::selects;
@@ -132,7 +132,7 @@ fn no_budget(manifests: &Manifests<'_>, findings: &mut Findings) {
             continue;
         }
         let has_budget = manifests
-            .of_kind("PodDisruptionBudget")
+            .budgets_for(facts.pod.labels())
             .any(|budget| protects(budget, facts));
         if !has_budget {
             let at = facts
@@ -176,7 +176,14 @@ fn budget_that_never_allows(manifests: &Manifests<'_>, findings: &mut Findings) 
         let Some(node) = spec.get("minAvailable") else {
             continue;
         };
-        let replicas = (manifests.pods.iter())
+        let labels = spec
+            .get("selector")
+            .and_then(|selector| selector.get("matchLabels"));
+        let candidates: Vec<&PodFacts<'_>> = match labels.and_then(first_pair) {
+            Some(label) => manifests.labelled(Some(label)).collect(),
+            None => manifests.pods.iter().collect(),
+        };
+        let replicas = (candidates.into_iter())
             .filter(|facts| protects(budget, facts))
             .filter_map(|facts| facts.replicas)
             .collect::<Vec<_>>();
