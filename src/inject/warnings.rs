@@ -10,6 +10,8 @@ use crate::podspec::Node;
 /// The sidecar's own defaults.
 const MIN_WAIT: &str = "5s";
 const RESERVE: &str = "5s";
+/// An app that finishes by itself has the rest of the grace period.
+const RESERVE_GRACEFUL: &str = "0s";
 
 /// Every warning, in the order of the policy's.
 pub fn warnings(facts: &Facts<'_>) -> Vec<String> {
@@ -87,7 +89,11 @@ fn short_grace(facts: &Facts<'_>) -> Option<String> {
         "" => default,
         value => value,
     };
-    let (min_wait, reserve) = (or("min-wait", MIN_WAIT), or("reserve", RESERVE));
+    let default_reserve = match facts.settings.get("app-shutdown") {
+        "graceful" => RESERVE_GRACEFUL,
+        _ => RESERVE,
+    };
+    let (min_wait, reserve) = (or("min-wait", MIN_WAIT), or("reserve", default_reserve));
     let time = |text| humantime::parse_duration(text).unwrap_or_default();
     let needed = time(min_wait) + time(reserve);
     let grace = facts.pod.grace();
