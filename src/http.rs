@@ -412,10 +412,10 @@ fn status_of(app: &App) -> String {
     let setup = report::Setup {
         app_ports: app_ports.as_deref(),
         mistakes: &app.mistakes,
+        readiness: app.readiness,
     };
     report::status(
         &app.drain.state(),
-        app.readiness,
         &app.meters,
         &app.counters,
         app.traffic.as_ref(),

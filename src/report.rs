@@ -267,18 +267,19 @@ pub fn kubelet_of(json: &[u8]) -> Option<Vec<IpAddr>> {
 }
 
 /// What a status says of the configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Setup<'a> {
     /// The app's ports, where they were found when a drain began.
     pub app_ports: Option<&'a BTreeSet<u16>>,
     /// Mistakes, for which defaults were taken.
     pub mistakes: &'a [String],
+    /// When readiness fails.
+    pub readiness: Readiness,
 }
 
 /// The state and each source's last read as JSON.
 pub fn status(
     state: &State,
-    readiness: Readiness,
     meters: &[Meter],
     counters: &[Meter],
     traffic: Option<&Traffic>,
@@ -294,7 +295,7 @@ pub fn status(
         .map(|drain| drain.deadline);
     to_json(&StatusView {
         phase: state.phase.name(),
-        ready: state.ready(readiness, now),
+        ready: state.ready(setup.readiness, now),
         since_seconds: seconds_since(state.since),
         deadline_in_seconds: deadline
             .map(|at| at.saturating_duration_since(now).as_secs_f64().into()),

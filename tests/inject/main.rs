@@ -1,5 +1,8 @@
 //! `gracekeeper inject`: what comes out of manifests, and that the chart's policy makes the same of each pod.
 
+// A test waits for an API server, and has no runtime.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod command;
 mod flags;
 mod truth;
