@@ -29,6 +29,9 @@ pub struct Facts {
     pub going: bool,
     /// The pod's object says that none of the app's containers runs.
     pub app_is_stopped: bool,
+    /// The hook of an app's container waits for this drain. On a deletion it comes within 50 ms of the sidecar's own, and
+    /// does not come where the container does not run (seen on Kubernetes 1.36).
+    pub app_hook: bool,
     /// Since when Services send nothing here any more, as far as is known: the beginning where that is not asked, none
     /// while the answer is awaited.
     pub endpoints_left: Option<Instant>,
@@ -95,6 +98,7 @@ impl Facts {
             signalled: false,
             going: false,
             app_is_stopped: false,
+            app_hook: false,
             endpoints_left: Some(began),
             sources: (sources.iter())
                 .map(|source| SourceHistory::new(began, source))
@@ -359,6 +363,12 @@ impl Facts {
         stuck.then_some(since)
     }
 
+    /// No connection is busy, though sources that count connections may not have been read since.
+    fn is_unused(&self) -> bool {
+        matches!(&self.traffic, TrafficFacts::Seen(last) if last.snapshot.active == 0)
+            && self.sources.iter().all(|history| history.connections || history.is_quiet())
+    }
+
     /// Whether work that is stuck ends the drain.
     fn ends_when_stuck(&self, policy: &Policy, now: Instant) -> bool {
         let mut busy = self.sources.iter().filter(|history| !history.is_quiet());
@@ -369,12 +379,14 @@ impl Facts {
     /// of that, unless the sidecar was told to stop: a native sidecar is when its app has ended.
     ///
     /// Where nothing was ever seen to listen, the pod has to be going, and no other port may be the app's: a mistyped
-    /// `--app-port` must not end a drain.
+    /// `--app-port` must not end a drain. Where neither the hook of an app's container nor SIGTERM has come, but the
+    /// sidecar's own hook, there is no app that this drain could hold.
     fn app_is_gone(&self, policy: &Policy) -> bool {
         let (no_connection, never_up) = match &self.traffic {
             TrafficFacts::Seen(last) => {
                 let gone = last.failing.is_none() && last.snapshot.app_is_gone();
-                let elsewhere = last.snapshot.other_port.is_some() && !self.app_is_stopped;
+                let app_may_run = !self.app_is_stopped && (self.app_hook || self.signalled);
+                let elsewhere = last.snapshot.other_port.is_some() && app_may_run;
                 (gone, gone && self.going && !elsewhere)
             }
             _ => (true, false),
@@ -520,6 +532,8 @@ fn work_is_done(policy: &Policy, facts: &Facts, min_wait_over: Instant, now: Ins
 /// Ends where only clients are left that keep their connections, and this is the best moment; else waits until then.
 fn until_best_moment(facts: &Facts, until: Option<Instant>, now: Instant) -> Decision {
     match &facts.best_moment {
+        // No client waits any more, and the next read of the source shows it.
+        Some(_) if facts.is_unused() => Decision::Wait(facts.deadline),
         Some(moment) if moment.has_come(now) => Decision::End(Outcome::Persistent),
         moment => {
             let ends = moment.as_ref().map(BestMoment::ends);

@@ -88,6 +88,7 @@ impl<'a> Draining<'a> {
         );
         facts.signalled = owner.signalled;
         facts.going = owner.going();
+        facts.app_hook = trigger == Trigger::AppHook;
         facts.endpoints_left = inputs.endpoints_left.is_none().then_some(began);
         let traffic_reads = match &inputs.read_traffic {
             Some(read_traffic) => Reads::start_one(read_traffic(began, None)),
@@ -170,6 +171,7 @@ impl<'a> Draining<'a> {
             self.on_first_hook();
         }
         self.facts.signalled = self.owner.signalled;
+        self.facts.app_hook |= trigger == Trigger::AppHook;
         self.callers.retain(|caller| !caller.is_closed());
         self.callers.push(caller.join());
     }
