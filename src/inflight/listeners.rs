@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::sockets::SIDECAR_PORTS;
+
 /// How long after an app's first sign of life all its ports should listen.
 pub const APP_START: Duration = Duration::from_secs(10);
 
@@ -35,23 +37,28 @@ pub async fn silent_ports(ports: &BTreeSet<u16>) -> Option<String> {
             return None;
         }
         if began.elapsed() >= APP_START {
-            return (!others.is_empty()).then(|| unheard(&silent, &others));
+            return unheard(&silent, &others);
         }
         sleep(PAUSE).await;
     }
 }
 
-/// What to say where nothing listens on these ports, and the pod listens on others.
-pub fn unheard(ports: &[u16], others: &BTreeSet<u16>) -> String {
-    let list = |ports: &mut dyn Iterator<Item = u16>| {
-        let ports: Vec<String> = ports.map(|port| port.to_string()).collect();
+/// What to say where nothing listens on these ports, and the pod listens on others, known sidecars left out.
+pub fn unheard(ports: &[u16], others: &BTreeSet<u16>) -> Option<String> {
+    let list = |ports: &[u16]| {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         ports.join(", ")
     };
-    format!(
-        "nothing listens on port {}, but the pod listens on {}; write the app's own port",
-        list(&mut ports.iter().copied()),
-        list(&mut others.iter().copied())
-    )
+    let others: Vec<u16> = (others.iter().copied())
+        .filter(|port| !SIDECAR_PORTS.contains(port))
+        .collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "nothing listens on port {}, but the pod listens on {}; write the app's own port",
+            list(ports),
+            list(&others)
+        )
+    })
 }
 
 /// The listening ports of a table but for those of these sockets.

@@ -324,7 +324,9 @@ impl Meter {
             let mut belief = self.lock_belief();
             *belief.others_since.get_or_insert(now)
         };
-        (now.saturating_duration_since(since) >= APP_START).then(|| unheard(&ports, &others))
+        (now.saturating_duration_since(since) >= APP_START)
+            .then(|| unheard(&ports, &others))
+            .flatten()
     }
 
     fn lock_belief(&self) -> MutexGuard<'_, Belief> {
