@@ -10,7 +10,7 @@ use crate::cluster::reporter::Occurrence;
 use crate::drain::{
     self, EndpointsLeft, Event, Handle, Inputs, Owner, Policy, ReadCount, ReadTraffic, Reading,
 };
-use crate::fetch::{self, Client};
+use crate::fetch::Client;
 use crate::inflight::{self, AutoPorts, Error, LocalPeers, Meter, ReadContext};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
@@ -65,6 +65,7 @@ impl Drainer {
             read_timeout: inflight.read_timeout,
             quiet_period: policy.quiet_period,
             max_quiet: policy.max_quiet,
+            max_inflight: policy.max_inflight,
         };
         let meters: Arc<[Meter]> = (inflight.sources.into_iter())
             .map(|source| Meter::new(source, context.clone()))
@@ -195,8 +196,8 @@ fn read_count(meters: &Arc<[Meter]>, metrics: &Metrics) -> ReadCount {
             let meter = &meters[source];
             match read(meter, &metrics).await {
                 Ok(count) => Reading::Count(count),
-                Err(Error::Http(fetch::Error::Refused)) if meter.record().heard => Reading::Gone,
-                Err(Error::Http(fetch::Error::Refused)) => Reading::Absent,
+                Err(e) if e.is_absent() && meter.record().heard => Reading::Gone,
+                Err(e) if e.is_absent() => Reading::Absent,
                 Err(_) => Reading::Unknown,
             }
         })

@@ -4,6 +4,7 @@
 //! can be told from its clients' connections by its local port.
 
 mod own_sockets;
+mod protocol;
 mod tls;
 mod url;
 
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use own_sockets::OwnSockets;
+pub use protocol::Protocol;
 use tls::Tls;
 use url::{Endpoint, Host};
 pub use url::{Transport, Url};
@@ -43,6 +45,8 @@ const BUFFER: usize = 64 * 1024;
 pub enum Error {
     /// Nothing listens there.
     Refused,
+    /// There is no such socket or file.
+    NotThere,
     /// No connection, for another reason than that.
     Unreachable(io::Error),
     /// A server listens, but the TLS handshake failed or its certificate is not valid.
@@ -57,6 +61,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Refused => write!(f, "connection refused: nothing listens there"),
+            Error::NotThere => write!(f, "there is no such socket or file"),
             Error::Unreachable(e) => write!(f, "no connection: {e}"),
             Error::Tls(wrong) => write!(f, "no TLS connection: {wrong}"),
             Error::Broken(e) => {
@@ -80,8 +85,16 @@ impl From<io::Error> for Error {
     fn from(e: io::Error) -> Self {
         match e.kind() {
             io::ErrorKind::ConnectionRefused => Error::Refused,
+            io::ErrorKind::NotFound => Error::NotThere,
             _ => Error::Unreachable(e),
         }
+    }
+}
+
+impl Error {
+    /// Whether nothing is there that could answer: it has not started yet, or it is gone.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Error::Refused | Error::NotThere)
     }
 }
 
@@ -214,8 +227,6 @@ impl Client {
             }
             Endpoint::Unix(socket) => match UnixStream::connect(socket).await {
                 Ok(stream) => Ok(Box::new(stream)),
-                // A socket that was never made, or that went with its app, is as good as one that refuses.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Refused),
                 Err(e) => Err(e.into()),
             },
         }
@@ -329,12 +340,12 @@ mod tests {
             format!("https://localhost:{port}/"),
         ] {
             let e = get(&Client::default(), &url).await.unwrap_err();
-            assert!(matches!(e, Error::Refused), "{url}: {e}");
+            assert!(e.is_absent(), "{url}: {e}");
         }
         let folder = format!("unix://{}", folder.path().display());
         let e = get(&Client::default(), &folder).await.unwrap_err();
         assert!(
-            matches!(e, Error::Refused | Error::Unreachable(_)),
+            e.is_absent() || matches!(e, Error::Unreachable(_)),
             "a folder is no socket: {e}"
         );
     }

@@ -13,8 +13,13 @@ pub mod promql;
 pub mod sockets;
 pub mod text;
 
+mod body;
+mod diagnosis;
 mod error;
+mod listeners;
 mod meter;
+pub mod opening;
+mod processes;
 mod source;
 
 use std::collections::BTreeSet;
@@ -23,6 +28,7 @@ use std::time::Duration;
 use crate::config::ConfigErrors;
 use crate::fetch::Client;
 pub use error::Error;
+pub use listeners::silent_ports;
 pub use meter::{Meter, ReadResult, Record};
 use page::Page;
 pub use sockets::AutoPorts;
@@ -43,12 +49,12 @@ pub struct Args {
     /// sum(http_requests_inprogress{handler!="/metrics"}) or started_total - handled_total; what comes out is summed.
     ///
     /// KIND json: the selector is a JSON pointer to a number, or to an array or object whose members are counted, such
-    /// as /workers/0/busy.
+    /// as /workers/0/busy; in /workers/*/busy what every member has is summed.
     ///
     /// KIND text is for a page that is one number, KIND nginx for that of nginx's stub_status; they take no selector.
     ///
-    /// TRANSPORT is http, https or unix, the last as in json+unix:///run/app.sock:/stats#/busy. Over https any
-    /// certificate will do on loopback; elsewhere it must be valid.
+    /// TRANSPORT is http, https, unix or file, as in json+unix:///run/app.sock:/stats#/busy or
+    /// text+file:///run/work/inflight. Over https any certificate will do on loopback; elsewhere it must be valid.
     ///
     /// The selector is everything after the first #, as written.
     ///
@@ -198,6 +204,8 @@ pub struct ReadContext {
     pub quiet_period: Duration,
     /// How long it may be unclear whether a connection is.
     pub max_quiet: Duration,
+    /// At or below this count a drain may end.
+    pub max_inflight: f64,
 }
 
 /// A port as it was typed.

@@ -99,6 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let readiness = settings.drain.readiness;
     let read_timeout = settings.inflight.read_timeout;
+    let ports = settings.inflight.ports.clone();
     let services = settings.cluster.services;
     let cluster = settings.cluster.access.map(Cluster::new);
     let endpoints_left = (cluster.clone())
@@ -162,6 +163,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             let _ = report.send(occurrence);
         })
         .await;
+        // The app answers, so that its port should listen too.
+        if let Some(warning) = inflight::silent_ports(&ports).await {
+            warn!("{warning}");
+        }
         TaskEnded::FirstReads
     });
 
@@ -262,11 +267,11 @@ async fn first_reads(meters: &[Meter], metrics: &Metrics, report: impl Fn(Occurr
     let mut pause = FIRST_PAUSE;
     loop {
         let mut silent = false;
-        for meter in meters.iter().filter(|meter| !meter.record().heard) {
+        for meter in meters.iter().filter(|meter| !meter.record().answered) {
             if let Some(occurrence) = check(meter, metrics).await {
                 report(occurrence);
             }
-            silent |= !meter.record().heard;
+            silent |= !meter.record().answered;
         }
         if !silent {
             return;

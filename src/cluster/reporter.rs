@@ -192,9 +192,9 @@ impl Reporter {
     /// Warns that a call failed, the first time.
     fn log_failure(&mut self, what: &'static str, e: &Error) {
         if self.failed.insert(what) {
-            warn!("no answer from Kubernetes about {what}, and the drain goes on without it: {e}");
+            warn!("Kubernetes knows nothing of {what}, and the drain goes on without: {e}");
         } else {
-            debug!("no answer from Kubernetes about {what}: {e}");
+            debug!("Kubernetes knows nothing of {what}: {e}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -165,6 +165,78 @@ impl Url {
     }
 }
 
+impl Url {
+    /// The whole URL, without credentials.
+    pub fn whole(&self) -> String {
+        self.with_path(self.path.as_str())
+    }
+
+    /// The URL with another path.
+    pub fn with_path(&self, path: &str) -> String {
+        let authority = String::from_utf8_lossy(self.authority.as_bytes());
+        match &self.endpoint {
+            Endpoint::Tcp(_) => format!("http://{authority}{path}"),
+            Endpoint::Tls(..) => format!("https://{authority}{path}"),
+            Endpoint::Unix(socket) => format!("unix://{}:{path}", socket.display()),
+        }
+    }
+
+    /// The same place with another path and the same credentials, to ask there.
+    pub fn at(&self, path: &'static str) -> Self {
+        Self {
+            path: PathAndQuery::from_static(path),
+            ..self.clone()
+        }
+    }
+
+    /// Where a `Location` of an answer leads (RFC 3986, section 5.2, without its dots).
+    pub fn resolve(&self, location: &str) -> String {
+        let location = location.split('#').next().unwrap_or_default();
+        if location.contains("://") {
+            return location.to_owned();
+        }
+        if let Some(rest) = location.strip_prefix("//") {
+            let scheme = match self.endpoint {
+                Endpoint::Tls(..) => "https",
+                _ => "http",
+            };
+            return format!("{scheme}://{rest}");
+        }
+        if location.starts_with('/') {
+            return self.with_path(location);
+        }
+        let path = self.path.path();
+        let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
+        self.with_path(&format!("{folder}{location}"))
+    }
+
+    /// The path of the page.
+    pub fn path(&self) -> &str {
+        self.path.as_str()
+    }
+
+    /// What the `Host` header says.
+    pub fn host_header(&self) -> String {
+        String::from_utf8_lossy(self.authority.as_bytes()).into_owned()
+    }
+
+    /// The port, where only this pod can answer.
+    pub fn loopback_port(&self) -> Option<u16> {
+        match &self.endpoint {
+            Endpoint::Tcp(host) | Endpoint::Tls(host, _) if host.is_loopback() => Some(host.port),
+            _ => None,
+        }
+    }
+
+    /// The Unix socket that it asks.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.endpoint {
+            Endpoint::Unix(socket) => Some(socket),
+            _ => None,
+        }
+    }
+}
+
 /// A host without the brackets of an IPv6 address, in which alone there may be any.
 fn host(written: &str) -> Option<&str> {
     match written.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
@@ -273,6 +345,24 @@ mod tests {
         ] {
             let refusal = Url::parse(text).unwrap_err();
             assert!(refusal.contains(part), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_resolved_as_a_browser_does_it() {
+        for (url, location, whole) in [
+            (
+                "http://127.0.0.1:80/a/b?c",
+                "/login?next=/a#top",
+                "http://127.0.0.1:80/login?next=/a",
+            ),
+            ("http://h:81/a/b", "c?d", "http://h:81/a/c?d"),
+            ("http://h:81/", "c", "http://h:81/c"),
+            ("https://h/a", "//other/x", "https://other/x"),
+            ("http://h/a", "https://h:8443/a", "https://h:8443/a"),
+            ("unix:///run/a.sock:/a", "/b", "unix:///run/a.sock:/b"),
+        ] {
+            assert_eq!(Url::parse(url).unwrap().resolve(location), whole);
         }
     }
 

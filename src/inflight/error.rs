@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use http::StatusCode;
-
+use super::body::Refusal;
 use super::{exposition, promql, sockets};
 use crate::fetch;
 
@@ -13,15 +12,17 @@ pub enum Error {
     /// The request failed.
     Http(fetch::Error),
     /// The answer's status is not 2xx.
-    Status(StatusCode),
+    Status(Box<Refusal>),
     /// The page came compressed, though we asked for it plain.
     Encoded(String),
     /// The page is not what it should be: what is wrong with it.
     Malformed(String),
     /// The page ends before its end: what is not there.
     CutOff(&'static str),
-    /// The page does not have what the selector names.
-    Missing(&'static str),
+    /// The page does not have what the selector names: what is there.
+    Missing(String),
+    /// A quiet count that cannot be believed yet, and why.
+    Unconfirmed(String),
     /// What the selector names is negative, infinite or not a number.
     NoCount(String),
     /// The page has such series, but they do not come to a value.
@@ -31,21 +32,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing is there that could answer: it has not started yet, or it is gone.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Error::Http(e) if e.is_absent())
+    }
+
     /// The name of the reason, in status, metrics and log.
     pub fn kind(&self) -> &'static str {
         match self {
-            Error::Http(fetch::Error::Refused) => "refused",
+            Error::Http(fetch::Error::Refused | fetch::Error::NotThere) => "refused",
             Error::Http(fetch::Error::Unreachable(_)) => "unreachable",
             Error::Http(fetch::Error::Tls(_)) => "tls",
             Error::Http(fetch::Error::Broken(_)) => "broken",
             Error::Http(fetch::Error::Timeout(_)) => "timeout",
             Error::Status(_) => "status",
+            Error::Unconfirmed(_) => "unconfirmed",
             Error::Encoded(_) => "encoded",
             Error::Malformed(_) => "malformed",
             Error::CutOff(_) => "truncated",
             Error::Missing(_) => "missing",
             Error::Expression(promql::Error::Ambiguous(_)) => "ambiguous",
             Error::Expression(promql::Error::TooMany) => "too-many-series",
+            Error::Expression(promql::Error::Impossible(_)) => "no-count",
             Error::NoCount(_) => "no-count",
             Error::Sockets(sockets::Error::Refused(_)) => "not-permitted",
             Error::Sockets(sockets::Error::Broken(_)) => "broken",
@@ -56,13 +64,26 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Http(e @ fetch::Error::Timeout(_)) => {
+                write!(
+                    f,
+                    "{e}; write a longer --read-timeout if the page takes its time"
+                )
+            }
             Error::Http(e) => e.fmt(f),
-            Error::Status(status) => write!(f, "it answered {status}"),
-            Error::Encoded(how) => write!(f, "it sent {how:?} though it was asked for plain text"),
+            Error::Status(refusal) => refusal.fmt(f),
+            Error::Unconfirmed(what) => f.write_str(what),
+            Error::Encoded(how) => write!(
+                f,
+                "it is compressed ({how:?}), though it was asked for as it is; let the server not compress it"
+            ),
             Error::Malformed(wrong) => f.write_str(wrong),
             Error::CutOff(how) => write!(f, "the page is cut off: {how}"),
             Error::Missing(what) => f.write_str(what),
-            Error::NoCount(value) => write!(f, "its value, {value}, is not a count"),
+            Error::NoCount(value) => write!(
+                f,
+                "its value, {value}, is not a count; write what is a number from 0 up"
+            ),
             Error::Expression(e) => e.fmt(f),
             Error::Sockets(e @ sockets::Error::Refused(_)) => {
                 write!(

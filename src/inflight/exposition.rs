@@ -7,7 +7,7 @@
 //! OpenMetrics page ends with `# EOF`. In the text format the last line has a line end, but some servers (granian) leave
 //! it out; that is no error where HTTP says how long the page is and all of it came.
 
-mod line;
+pub(super) mod line;
 mod names;
 
 use std::fmt;

@@ -1,11 +1,14 @@
-//! One value of a JSON document, found by an RFC 6901 pointer as the document streams by.
+//! The value of a JSON document, found by a pointer as the document streams by.
 //!
-//! Nothing is kept but the current token, whatever the document's size. A document has to be whole before it says
-//! anything: what follows the value is read too, and a mistake in it is an error.
+//! Nothing is kept but the current token and a few names, whatever the document's size. A document has to be whole before
+//! it says anything: what follows the value is read too, and a mistake in it is an error.
 //!
 //! A number counts as itself, `true` as 1 and `false` as 0, an array or object as its members. A string or `null` is no
-//! count, not even of nothing. A name on the pointer's path that stands twice in its object is an error, since parsers
+//! count, not even zero. A name on the pointer's path that stands twice in its object is an error, since parsers
 //! do not agree on which of the two is meant; members that are counted are counted as they stand.
+//!
+//! Where the pointer has a `*`, what all members have at its end is summed. Each of them has to have it, and there has to
+//! be one: a worker that says nothing yet is unknown, and not idle.
 
 mod pointer;
 
@@ -13,13 +16,17 @@ use json_event_parser::{JsonEvent, LowLevelJsonParser, LowLevelJsonParserResult}
 
 use super::Error;
 pub use pointer::Pointer;
-use pointer::Token;
+use pointer::Step;
 
 /// The longest name, string or number, in bytes.
 const LONGEST_TOKEN: usize = 64 * 1024;
 
 /// How deep arrays and objects may be nested.
 const DEEPEST: usize = 128;
+
+/// How many names of members a message has, and how long each may be in characters.
+const MOST_NAMES: usize = 8;
+const LONGEST_NAME: usize = 40;
 
 /// Takes a document in pieces of any size.
 pub struct Reader<'p> {
@@ -41,7 +48,9 @@ impl Pointer {
                 depth: 0,
                 members: 0.0,
                 begun: false,
-                found: None,
+                sum: None,
+                failed: None,
+                missing: None,
             },
         }
     }
@@ -72,9 +81,7 @@ impl Reader<'_> {
             return Err(Error::CutOff("the JSON document has no end"));
         }
         ended?;
-        self.search.found.ok_or(Error::Missing(
-            "the document has nothing where the pointer points",
-        ))?
+        self.search.value()
     }
 
     fn parse(&mut self, ending: bool) -> Result<(), Error> {
@@ -98,32 +105,48 @@ impl Reader<'_> {
 
 /// The search for the value: how far along the pointer's path it is.
 struct Search<'p> {
-    path: &'p [Token],
+    path: &'p [Step],
     /// The open arrays and objects on the path, the one whose members are counted included.
     open: Vec<Container>,
     /// How many arrays and objects are open, on the path or not.
     depth: usize,
-    /// How many members the value has, if it is an array or object.
+    /// How many members the current value has, if it is an array or object.
     members: f64,
     /// The document has brought a value.
     begun: bool,
-    found: Option<Result<f64, Error>>,
+    /// The values found so far.
+    sum: Option<f64>,
+    /// The first value that is no count.
+    failed: Option<Error>,
+    /// The first place where the path leads nowhere, in words.
+    missing: Option<String>,
 }
 
 /// An open array or object on the path.
 enum Container {
     /// How many of its members have begun.
     Array(u64),
-    /// Whether the current member is the next step, and whether there was one.
-    Object { here: bool, was: bool },
+    Object(Object),
+}
+
+#[derive(Default)]
+struct Object {
+    /// The current member is the next step.
+    here: bool,
+    /// There was a member that is the next step.
+    was: bool,
+    /// The current member's name, as far as a message shows it.
+    current: String,
+    /// The names of its first members.
+    names: Vec<String>,
 }
 
 /// Where a value stands.
 #[derive(PartialEq)]
 enum Position {
-    /// It is the one that is looked for.
+    /// It is one that is looked for.
     Target,
-    /// That one may be in it.
+    /// A target may be in it.
     OnThePath,
     Elsewhere,
 }
@@ -133,18 +156,21 @@ impl Search<'_> {
         match event {
             JsonEvent::ObjectKey(name) => return self.name(name),
             JsonEvent::StartArray => self.open(Container::Array(0)),
-            JsonEvent::StartObject => self.open(Container::Object {
-                here: false,
-                was: false,
-            }),
+            JsonEvent::StartObject => self.open(Container::Object(Object::default())),
             JsonEvent::EndArray | JsonEvent::EndObject => self.close(),
             JsonEvent::Number(text) => {
                 let number = text.parse();
-                self.scalar(|| number.map_err(|_| malformed("a number that is not valid")));
+                self.scalar("a number", || {
+                    number.map_err(|_| malformed("a number that is not valid"))
+                });
             }
-            JsonEvent::Boolean(value) => self.scalar(|| Ok(f64::from(u8::from(*value)))),
-            JsonEvent::Null => self.scalar(|| Err(Error::NoCount("null".to_owned()))),
-            JsonEvent::String(_) => self.scalar(|| Err(Error::NoCount("a string".to_owned()))),
+            JsonEvent::Boolean(value) => {
+                self.scalar("true or false", || Ok(f64::from(u8::from(*value))));
+            }
+            JsonEvent::Null => self.scalar("null", || Err(Error::NoCount("null".to_owned()))),
+            JsonEvent::String(_) => {
+                self.scalar("a string", || Err(Error::NoCount("a string".to_owned())));
+            }
             JsonEvent::Eof => {}
         }
         Ok(())
@@ -153,15 +179,22 @@ impl Search<'_> {
     /// The name of the member that comes next.
     fn name(&mut self, name: &str) -> Result<(), Error> {
         let step = self.open.len();
-        if let Some(Container::Object { here, was }) = self.open.last_mut()
+        if let Some(Container::Object(object)) = self.open.last_mut()
             && self.depth == step
-            && let Some(token) = self.path.get(step - 1)
+            && let Some(next) = self.path.get(step - 1)
         {
-            *here = token.name == name;
-            if *here && *was {
+            object.here = match next {
+                Step::Member { name: wanted, .. } => wanted == name,
+                Step::Every => true,
+            };
+            if object.here && object.was && *next != Step::Every {
                 return Err(malformed(&format!("{name:?} stands twice in one object")));
             }
-            *was |= *here;
+            object.was |= object.here;
+            object.current = name.chars().take(LONGEST_NAME).collect();
+            if object.names.len() <= MOST_NAMES {
+                object.names.push(object.current.clone());
+            }
         }
         Ok(())
     }
@@ -179,11 +212,14 @@ impl Search<'_> {
         }
         let on_the_path = match self.open.last_mut() {
             None => true,
-            Some(Container::Object { here, .. }) => *here,
+            Some(Container::Object(object)) => object.here,
             Some(Container::Array(members)) => {
-                let index = *members;
+                let at = *members;
                 *members += 1;
-                self.path[step - 1].index == Some(index)
+                match &self.path[step - 1] {
+                    Step::Member { index, .. } => *index == Some(at),
+                    Step::Every => true,
+                }
             }
         };
         match (on_the_path, step == self.path.len()) {
@@ -193,32 +229,135 @@ impl Search<'_> {
         }
     }
 
-    fn scalar(&mut self, value: impl FnOnce() -> Result<f64, Error>) {
-        if self.position() == Position::Target {
-            self.found = Some(value());
+    fn scalar(&mut self, what: &str, value: impl FnOnce() -> Result<f64, Error>) {
+        match self.position() {
+            Position::Target => self.found(value()),
+            Position::OnThePath => {
+                let step = self.step(self.open.len());
+                self.miss(format!(
+                    "{} is {what}, and has no {step}",
+                    self.place(self.open.len())
+                ));
+            }
+            Position::Elsewhere => {}
         }
     }
 
     fn open(&mut self, container: Container) {
-        if self.position() != Position::Elsewhere {
-            self.open.push(container);
+        match self.position() {
+            Position::Elsewhere => {}
+            Position::OnThePath => self.open.push(container),
+            Position::Target => {
+                self.members = 0.0;
+                self.open.push(container);
+            }
         }
         self.depth += 1;
     }
 
     fn close(&mut self) {
-        if self.depth == self.open.len() {
-            self.open.pop();
-            if self.open.len() == self.path.len() {
-                self.found = Some(Ok(self.members));
+        if self.depth == self.open.len()
+            && let Some(closed) = self.open.pop()
+        {
+            match self.open.len() == self.path.len() {
+                true => self.found(Ok(self.members)),
+                false => self.check_step(&closed),
             }
         }
         self.depth -= 1;
     }
 
+    /// Notes whether an array or object on the path that has ended had the member that is the next step.
+    fn check_step(&mut self, closed: &Container) {
+        let step = self.open.len();
+        let place = self.place(step);
+        let missing = match (closed, &self.path[step]) {
+            (Container::Array(0), Step::Every) => format!("{place} is an empty array"),
+            (Container::Array(_), Step::Every) => return,
+            (Container::Array(members), Step::Member { index, .. }) => {
+                if index.is_some_and(|index| index < *members) {
+                    return;
+                }
+                format!(
+                    "{place} is an array of {members}, and has no {}",
+                    self.step(step)
+                )
+            }
+            (Container::Object(object), _) if object.was => return,
+            (Container::Object(object), _) if object.names.is_empty() => {
+                format!("{place} is an empty object")
+            }
+            (Container::Object(object), _) => {
+                let some = object.names.len().min(MOST_NAMES);
+                let more = if object.names.len() > some {
+                    ", …"
+                } else {
+                    ""
+                };
+                let names = object.names[..some].join(", ");
+                format!("{place} has no {}; it has {names}{more}", self.step(step))
+            }
+        };
+        self.miss(missing);
+    }
+
+    fn miss(&mut self, what: String) {
+        self.missing.get_or_insert(what);
+    }
+
+    fn found(&mut self, value: Result<f64, Error>) {
+        match value {
+            // What is summed hides what each part is, so each is checked.
+            Ok(value) if self.path.contains(&Step::Every) && value < 0.0 => {
+                self.failed
+                    .get_or_insert(Error::NoCount(format!("{value}, one of those summed")));
+            }
+            Ok(value) => *self.sum.get_or_insert(0.0) += value,
+            Err(e) => {
+                self.failed.get_or_insert(e);
+            }
+        }
+    }
+
+    /// The pointer to the value that so many steps lead to, for people.
+    fn place(&self, steps: usize) -> String {
+        let keys = self
+            .open
+            .iter()
+            .take(steps)
+            .map(|container| match container {
+                Container::Array(members) => members.saturating_sub(1).to_string(),
+                Container::Object(object) => object.current.clone(),
+            });
+        let place: String = keys.map(|key| format!("/{key}")).collect();
+        match place.is_empty() {
+            true => "the document".to_owned(),
+            false => place,
+        }
+    }
+
+    /// That step of the path, for people.
+    fn step(&self, at: usize) -> &str {
+        match self.path.get(at) {
+            Some(Step::Member { name, .. }) => name,
+            Some(Step::Every) | None => "members",
+        }
+    }
+
     /// Whether the document's one value has ended.
     fn is_whole(&self) -> bool {
         self.begun && self.depth == 0
+    }
+
+    fn value(self) -> Result<f64, Error> {
+        match (self.missing, self.failed, self.sum) {
+            (Some(missing), ..) => Err(Error::Missing(missing)),
+            (None, Some(failed), _) => Err(failed),
+            (None, None, Some(sum)) => Ok(sum),
+            (None, None, None) => Err(Error::Missing(
+                "the document has nothing where the pointer points".to_owned(),
+            )),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::exposition::Sample;
 const MOST: usize = 3;
 
 /// Names less alike than this are no help.
-const ALIKE: f64 = 0.75;
+pub const ALIKE: f64 = 0.75;
 
 /// The longest series that is shown, in characters.
 const LONGEST: usize = 200;

@@ -1,47 +1,59 @@
-//! A page that the app serves: where it is, what is on it, and what of it is the count.
+//! A page that the app serves, or a file that it writes: where it is, what is on it, and what of it is the count.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::Method;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::sync::Mutex;
 
-use super::exposition::{Names, Scanner};
+use super::body::{Body, Place};
+use super::exposition::Scanner;
 use super::json::Pointer;
-use super::nearest::Nearest;
+use super::opening::{Expected, Opening};
+use super::processes::{Signs, SignsReader};
 use super::promql::Query;
 use super::{Error, nginx, text};
-use crate::fetch::{self, Client, Exchange, Transport, Url};
+use crate::fetch::{Client, Transport, Url};
 
 /// The text format first: every exporter has it, and it has fewer ways to be wrong.
-const ACCEPT_METRICS: &str =
+pub(super) const ACCEPT_METRICS: &str =
     "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1";
 
 const ACCEPT_JSON: &str = "application/json,*/*;q=0.1";
 
 const ACCEPT_TEXT: &str = "text/plain,*/*;q=0.1";
 
-/// A page that the app serves.
+/// A page that the app serves, or a file that it writes.
 #[derive(Debug)]
 pub struct Page {
-    pub(super) url: Url,
-    format: Format,
+    pub(super) place: Place,
+    pub(super) format: Format,
+    /// What the user wrote before the transport's plus, and after the `#`: for messages that show a whole source.
+    kind: String,
+    selector: Option<String>,
+    /// The flag that it is written with.
+    flag: &'static str,
     /// How often we have asked for it, or for the same page through another source: nginx counts these requests too.
     reads: Arc<Mutex<u64>>,
 }
 
 /// What is on a page, and what of it is the count.
 #[derive(Debug)]
-enum Format {
+pub(super) enum Format {
     Prometheus(Query),
     Json(Pointer),
     Text,
     Nginx,
     /// The requests that nginx has counted, less our own.
     NginxRequests,
+}
+
+/// What one read of a page gives.
+#[derive(Debug, PartialEq)]
+pub struct PageRead {
+    /// Whatever number it is.
+    pub value: f64,
+    /// Which process of the app may have answered.
+    pub signs: Signs,
 }
 
 impl Page {
@@ -55,21 +67,31 @@ impl Page {
             None => (scheme, None),
         };
         let format = Format::parse(kind, selector)?;
-        let transports = || format!("write {kind}+http://, {kind}+https:// or {kind}+unix://");
-        let transport =
-            transport.ok_or_else(|| format!("it has no transport; {}", transports()))?;
-        let transport = Transport::named(transport)
-            .ok_or_else(|| format!("\"{transport}\" is not a transport; {}", transports()))?;
-        let url = Url::parse_rest(transport, rest)?;
+        let transports =
+            || format!("write {kind}+http://, {kind}+https://, {kind}+unix:// or {kind}+file://");
+        let place = match transport {
+            None => return Err(format!("it has no transport; {}", transports())),
+            Some("file") => Place::File(file(rest)?),
+            Some(transport) => {
+                let transport = Transport::named(transport).ok_or_else(|| {
+                    format!("\"{transport}\" is not a transport; {}", transports())
+                })?;
+                Place::Url(Url::parse_rest(transport, rest)?)
+            }
+        };
         Ok(Self {
-            url,
+            place,
             format,
+            kind: kind.to_owned(),
+            selector: selector.map(str::to_owned),
+            flag: "--inflight",
             reads: Arc::default(),
         })
     }
 
     /// It is read for how many requests there have been.
     pub fn counts_requests(&mut self) {
+        self.flag = "--requests";
         if self.is_nginx() {
             self.format = Format::NginxRequests;
         }
@@ -82,85 +104,125 @@ impl Page {
 
     /// Counts its own reads together with another page's of the same server.
     pub fn share_reads(&mut self, other: &Page) {
-        if self.url.to_string() == other.url.to_string() {
+        if self.place.to_string() == other.place.to_string() {
             self.reads = other.reads.clone();
         }
     }
 
-    /// Reads the count once, whatever number it is.
+    /// Reads the count once.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn read(&self, client: &Client) -> Result<f64, Error> {
-        match &self.format {
-            Format::Prometheus(query) => {
-                let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
-                let headers = exchange.answer.headers();
-                let open_metrics = is_open_metrics(&exchange);
-                // Else the page ends where the connection does, which may be too early.
-                let length_told = [CONTENT_LENGTH, TRANSFER_ENCODING]
-                    .iter()
-                    .any(|header| headers.contains_key(header));
-                let mut evaluation = query.begin();
-                let mut scanner = Scanner::new(query.names(), open_metrics);
-                pieces(exchange, |piece| {
-                    scanner.feed(&piece, &mut |sample| evaluation.take(&sample))
-                })
-                .await?;
-                scanner.finish(length_told, &mut |sample| evaluation.take(&sample))?;
-                evaluation.finish()?.ok_or(Error::Missing(
-                    "the page has no series that the selector matches",
-                ))
-            }
+    pub async fn read(&self, client: &Client) -> Result<PageRead, Error> {
+        // One at a time: a request that we have sent and nginx has not counted would be missing.
+        let mut reads = match self.is_nginx() {
+            true => Some(self.reads.lock().await),
+            false => None,
+        };
+        if let Some(reads) = &mut reads {
+            **reads += 1;
+        }
+        let mut body = Body::open(&self.place, client, self.accept()).await;
+        if let Err(Error::Status(answer)) = &mut body {
+            answer.add_remedy(|url| self.flag(url));
+        }
+        let mut body = body?;
+        let value = match &self.format {
+            Format::Prometheus(query) => return read_metrics(query, &mut body).await,
             Format::Json(pointer) => {
                 let mut reader = pointer.begin();
-                let exchange = ask(client, &self.url, ACCEPT_JSON).await?;
-                pieces(exchange, |piece| reader.feed(&piece)).await?;
-                reader.finish()
+                stream(&mut body, Expected::Json, |piece| reader.feed(piece)).await?;
+                reader.finish()?
             }
-            Format::Text => {
-                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
-                text::parse(&whole(exchange, text::LONGEST).await?)
+            Format::Text => text::parse(&whole(&mut body, text::LONGEST).await?)?,
+            Format::Nginx => nginx::parse(&whole(&mut body, nginx::LONGEST).await?)?.inflight,
+            Format::NginxRequests => {
+                let page = nginx::parse(&whole(&mut body, nginx::LONGEST).await?)?;
+                (page.requests - reads.map_or(0.0, |reads| *reads as f64)).max(0.0)
             }
-            Format::Nginx | Format::NginxRequests => {
-                // One at a time: a request that we have sent and nginx has not counted would be missing.
-                let mut reads = self.reads.lock().await;
-                *reads += 1;
-                let exchange = ask(client, &self.url, ACCEPT_TEXT).await?;
-                let page = nginx::parse(&whole(exchange, nginx::LONGEST).await?)?;
-                Ok(match self.format {
-                    Format::NginxRequests => (page.requests - *reads as f64).max(0.0),
-                    _ => page.inflight,
-                })
-            }
+        };
+        Ok(PageRead {
+            value,
+            signs: Signs::default(),
+        })
+    }
+
+    fn accept(&self) -> &'static str {
+        match self.format {
+            Format::Prometheus(_) => ACCEPT_METRICS,
+            Format::Json(_) => ACCEPT_JSON,
+            Format::Text | Format::Nginx | Format::NginxRequests => ACCEPT_TEXT,
+        }
+    }
+
+    /// The source with its page at another URL, as the flag is written.
+    pub(super) fn flag(&self, url: &str) -> String {
+        let selector = self.selector.as_ref();
+        let selector = selector.map_or(String::new(), |selector| format!("#{selector}"));
+        format!("{} '{}+{url}{selector}'", self.flag, self.kind)
+    }
+
+    /// The source with another selector, as the flag is written.
+    pub(super) fn flag_with_selector(&self, selector: &str) -> String {
+        format!("{} '{}+{}#{selector}'", self.flag, self.kind, self.place)
+    }
+
+    /// The port of this pod that it asks.
+    pub(super) fn local_port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Url(url) => url.loopback_port(),
+            Place::File(_) => None,
         }
     }
 }
 
-impl Page {
-    /// What a page that lacks what the selector names has that looks like it, if anything does.
-    ///
-    /// # Errors
-    /// When the page cannot be read.
-    pub async fn nearest(&self, client: &Client) -> Result<Option<String>, Error> {
-        let Format::Prometheus(query) = &self.format else {
-            return Ok(None);
-        };
-        let exchange = ask(client, &self.url, ACCEPT_METRICS).await?;
-        let mut nearest = Nearest::new(query.wanted());
-        let mut scanner = Scanner::new(&Names::Any, is_open_metrics(&exchange));
-        pieces(exchange, |piece| {
-            scanner.feed(&piece, &mut |sample| nearest.take(&sample))
-        })
-        .await?;
-        Ok(nearest.message())
+/// A file's path as it was written.
+fn file(path: &str) -> Result<PathBuf, String> {
+    match path.starts_with('/') && !path.ends_with('/') {
+        true => Ok(path.into()),
+        false => Err(format!(
+            "{path:?} is not the whole path of a file; write it from / on, such as text+file:///run/work/inflight"
+        )),
     }
 }
 
-/// Whether a page says that it is OpenMetrics.
-fn is_open_metrics(exchange: &Exchange) -> bool {
-    let kind = exchange.answer.headers().get(CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/openmetrics-text"))
+/// Reads a metrics page.
+async fn read_metrics(query: &Query, body: &mut Body) -> Result<PageRead, Error> {
+    let is_open_metrics = body.is_open_metrics();
+    let mut evaluation = query.begin();
+    let mut scanner = Scanner::new(query.names(), is_open_metrics);
+    let mut signs = SignsReader::new(is_open_metrics);
+    let mut is_there = false;
+    let opening = {
+        let mut each = |piece: &[u8]| {
+            signs.feed(piece);
+            scanner.feed(piece, &mut |sample| {
+                is_there = true;
+                signs.take(&sample);
+                evaluation.take(&sample);
+            })
+        };
+        stream(body, Expected::Metrics, |piece| {
+            each(piece).map_err(Error::from)
+        })
+        .await?
+    };
+    // Without a length, the page ends where the connection does, which may be too early.
+    scanner.finish(body.has_length(), &mut |sample| {
+        is_there = true;
+        evaluation.take(&sample);
+    })?;
+    // Where the expression makes a number of no series, the page must at least be metrics.
+    if let (false, Some(doubt)) = (is_there, opening.doubt()) {
+        return Err(Error::Malformed(doubt));
+    }
+    let value = evaluation.count()?.ok_or_else(|| {
+        Error::Missing("the page has no series that the selector matches".to_owned())
+    })?;
+    Ok(PageRead {
+        value,
+        signs: signs.finish(),
+    })
 }
 
 impl Format {
@@ -186,7 +248,7 @@ impl Format {
             )),
             ("text", None) => Ok(Format::Text),
             ("nginx", None) => Ok(Format::Nginx),
-            _ if Transport::named(kind).is_some() => Err(format!(
+            _ if kind == "file" || Transport::named(kind).is_some() => Err(format!(
                 "\"{kind}\" says how to reach a page but not what is on it; {KINDS} and a plus before it, such as \
                  prometheus+{kind}://"
             )),
@@ -195,51 +257,43 @@ impl Format {
     }
 }
 
-/// Asks a page for its content, which must come as it is.
-async fn ask(client: &Client, url: &Url, accept: &'static str) -> Result<Exchange, Error> {
-    let exchange = client.send(Method::GET, url, accept).await?;
-    let status = exchange.answer.status();
-    if !status.is_success() {
-        return Err(Error::Status(status));
-    }
-    match exchange.answer.headers().get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(
-            Error::Encoded(String::from_utf8_lossy(encoding.as_bytes()).into_owned()),
-        ),
-        _ => Ok(exchange),
-    }
-}
-
-/// Hands out a page's body piece by piece, until its end.
-async fn pieces<E>(
-    exchange: Exchange,
-    mut each: impl FnMut(Bytes) -> Result<(), E>,
-) -> Result<(), Error>
-where
-    Error: From<E>,
-{
-    let mut exchange = exchange;
-    let body: &mut Incoming = exchange.answer.body_mut();
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(fetch::Error::from)?.into_data() {
-            each(piece)?;
+/// Hands out a page's body piece by piece, until its end. A page that is not what is expected is an error of its own,
+/// and more to the point than what a parser says of its text.
+async fn stream(
+    body: &mut Body,
+    expected: Expected,
+    mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<Opening, Error> {
+    let mut opening = Opening::new(body.content_type());
+    let check = |opening: &Opening| match opening.objection(expected) {
+        Some(objection) => Err(Error::Malformed(objection)),
+        None => Ok(()),
+    };
+    while let Some(piece) = body.next().await? {
+        if opening.take(&piece) {
+            check(&opening)?;
+        }
+        if let Err(e) = each(&piece) {
+            check(&opening)?;
+            return Err(e);
         }
     }
-    Ok(())
+    check(&opening)?;
+    Ok(opening)
 }
 
 /// The whole body of a page that is never long.
-async fn whole(exchange: Exchange, longest: usize) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    pieces(exchange, |piece| {
-        if body.len() + piece.len() > longest {
+async fn whole(body: &mut Body, longest: usize) -> Result<Vec<u8>, Error> {
+    let mut kept = Vec::new();
+    stream(body, Expected::Text, |piece| {
+        if kept.len() + piece.len() > longest {
             return Err(Error::Malformed(format!(
                 "it is longer than {longest} bytes"
             )));
         }
-        body.extend_from_slice(&piece);
+        kept.extend_from_slice(piece);
         Ok(())
     })
     .await?;
-    Ok(body)
+    Ok(kept)
 }

@@ -3,6 +3,8 @@
 //! What each counts was read in that software's source, and seen on its page where it could be run here. A preset is left
 //! out where a page says less than is needed: it would be wrong at the worst moment.
 
+use std::time::Duration;
+
 /// What a name stands for.
 #[derive(Debug)]
 pub struct Preset {
@@ -21,7 +23,15 @@ pub struct Preset {
     pub ends_when_stuck: bool,
     /// What the software needs to serve the page: shown to the user.
     pub needs: &'static str,
+    /// How old the count on the page may be: for so long it has to be quiet.
+    pub lag: Duration,
 }
+
+/// The page has the count of the moment.
+const NONE: Duration = Duration::ZERO;
+
+/// Puma's `worker_check_interval` unless configured, and a little for the way.
+const PUMA: Duration = Duration::from_millis(5500);
 
 /// Every preset.
 ///
@@ -40,6 +50,7 @@ pub const ALL: &[Preset] = &[
         ),
         ends_when_stuck: true,
         needs: "prometheus-fastapi-instrumentator: should_instrument_requests_inprogress=True, inprogress_labels=True",
+        lag: NONE,
     },
     // starlette_exporter 0.24: middleware.py, `requests_in_progress`; has no label of the path.
     Preset {
@@ -51,6 +62,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "starlette_exporter, /metrics not in skip_paths",
+        lag: NONE,
     },
     // django-prometheus 2.5: middleware.py, two counters, before and after every other middleware.
     Preset {
@@ -62,6 +74,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "django-prometheus, its page under the app's own URLs; no streaming answers",
+        lag: NONE,
     },
     // opentelemetry-instrumentation 0.66 with opentelemetry-exporter-prometheus: the exporter's own port counts no scrape.
     Preset {
@@ -73,6 +86,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "OpenTelemetry's HTTP instrumentation (Flask, FastAPI, Django, .NET, ...) and its Prometheus exporter",
+        lag: NONE,
     },
     // Micrometer's LongTaskTimer `http.server.requests.active`: `_active_count` up to 1.12, `_count` since, `_gcount` with
     // histograms (PrometheusMeterRegistry.java; docs/implementations/prometheus.adoc).
@@ -85,6 +99,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "Actuator with micrometer-registry-prometheus, on the app's own port",
+        lag: NONE,
     },
     // As above; a separate management port is not observed in the servlet stack (spring-boot issues 15673, 41319).
     Preset {
@@ -96,6 +111,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "the same with management.server.port set, servlet stack",
+        lag: NONE,
     },
     // quarkus: VertxHttpServerMetrics, `http.server.active.requests`.
     Preset {
@@ -107,6 +123,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "quarkus-micrometer-registry-prometheus, no management interface",
+        lag: NONE,
     },
     // As above; since 3.20 it has a label of the server's port (pull requests 46553 and 46695).
     Preset {
@@ -118,6 +135,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "the same, version 3.20 or later, quarkus.management.enabled=true",
+        lag: NONE,
     },
     // dotnet/aspnetcore HostingMetrics `http.server.active_requests`; opentelemetry-dotnet PrometheusIntegrationTests.cs.
     Preset {
@@ -129,6 +147,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "OpenTelemetry.Exporter.Prometheus.AspNetCore, MapPrometheusScrapingEndpoint",
+        lag: NONE,
     },
     // prometheus-net 8: HttpInProgressMiddleware.cs; its own page is left out by HttpMetricsMiddlewareExtensions.cs.
     Preset {
@@ -140,6 +159,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "prometheus-net.AspNetCore: UseHttpMetrics, MapMetrics at /metrics",
+        lag: NONE,
     },
     // axum-prometheus: README.md, `axum_http_requests_pending`.
     Preset {
@@ -153,6 +173,7 @@ pub const ALL: &[Preset] = &[
         ),
         ends_when_stuck: true,
         needs: "axum-prometheus",
+        lag: NONE,
     },
     // go-grpc-prometheus and go-grpc-middleware: server_metrics.go. `handled` comes into being with the first end.
     Preset {
@@ -166,6 +187,7 @@ pub const ALL: &[Preset] = &[
         ),
         ends_when_stuck: true,
         needs: "go-grpc-middleware's providers/prometheus, or go-grpc-prometheus",
+        lag: NONE,
     },
     // envoy: docs/root/configuration/http/http_conn_man/stats.rst, `downstream_rq_active`; the admin page is one of them.
     Preset {
@@ -179,6 +201,7 @@ pub const ALL: &[Preset] = &[
         ),
         ends_when_stuck: true,
         needs: "the admin page",
+        lag: NONE,
     },
     // nginx: ngx_http_stub_status_module.
     Preset {
@@ -190,6 +213,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "a location with stub_status",
+        lag: NONE,
     },
     // haproxy 2.6, run: of its session counts only a backend's leave out idle connections, and count those that queue.
     Preset {
@@ -201,6 +225,7 @@ pub const ALL: &[Preset] = &[
         requests: Some("sum(haproxy_backend_http_requests_total)"),
         ends_when_stuck: true,
         needs: "http-request use-service prometheus-exporter if { path /metrics }",
+        lag: NONE,
     },
     // traefik 2: pkg/middlewares/metrics/metrics.go counts requests under this name. Version 3 has connections only.
     Preset {
@@ -212,6 +237,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "version 2, --metrics.prometheus=true",
+        lag: NONE,
     },
     // caddy 2: modules/caddyhttp/metrics.go.
     Preset {
@@ -223,6 +249,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "the admin page, and the global option metrics",
+        lag: NONE,
     },
     // puma: lib/puma/thread_pool.rb and server.rb (STAT_METHODS, since 6.6): busy threads and what waits for one.
     Preset {
@@ -234,8 +261,23 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "version 6.6 or later, its control app, single mode; with a token write puma://127.0.0.1:9293/stats?token=TOKEN",
+        lag: NONE,
     },
-    // puma-metrics: lib/puma/metrics/parser.rb; there in all versions of Puma since 5.
+    // puma: lib/puma/cluster.rb, stats: what each worker said last, which it says every worker_check_interval, 5 s unless
+    // configured (lib/puma/cluster/worker.rb, lib/puma/configuration.rb). A worker that has said nothing yet has an empty
+    // last_status.
+    Preset {
+        name: "puma-cluster",
+        kind: "json+http",
+        port: Some(9293),
+        path: "/stats",
+        selector: "/worker_status/*/last_status/busy_threads",
+        requests: None,
+        ends_when_stuck: true,
+        needs: "the same with workers; the counts are up to 5 s old, so that a drain waits for 5 s of quiet",
+        lag: PUMA,
+    },
+    // puma-metrics: lib/puma/metrics/parser.rb; there in all versions of Puma since 5. Of workers as above.
     Preset {
         name: "puma-metrics",
         kind: "prometheus+http",
@@ -244,7 +286,8 @@ pub const ALL: &[Preset] = &[
         selector: "sum(puma_max_threads) - sum(puma_pool_capacity)",
         requests: None,
         ends_when_stuck: true,
-        needs: "the plugin puma-metrics",
+        lag: PUMA,
+        needs: "the plugin puma-metrics; the counts may be 5 s old, so that a drain waits for 5 s of quiet",
     },
     // php 8.1: sapi/fpm status page; counts itself.
     Preset {
@@ -256,6 +299,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "pm.status_path = /status, served by the web server in front",
+        lag: NONE,
     },
     // bentoml 1.4: server/http/instruments.py; its page counts no scrape.
     Preset {
@@ -267,6 +311,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "",
+        lag: NONE,
     },
     // vllm: v1/metrics/loggers.py; there from the start.
     Preset {
@@ -280,6 +325,7 @@ pub const ALL: &[Preset] = &[
         ),
         ends_when_stuck: true,
         needs: "--app-port too: a request that is not scheduled yet is in neither",
+        lag: NONE,
     },
     // sglang 0.5: srt/observability/http_request_metrics.py; counts to the end of a stream.
     Preset {
@@ -291,6 +337,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "--enable-metrics",
+        lag: NONE,
     },
     // llama.cpp: tools/server/README.md.
     Preset {
@@ -302,6 +349,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "--metrics",
+        lag: NONE,
     },
     // litellm 1.109: proxy/middleware/in_flight_requests_middleware.py; counts its own page.
     Preset {
@@ -313,6 +361,7 @@ pub const ALL: &[Preset] = &[
         requests: None,
         ends_when_stuck: true,
         needs: "callbacks: [prometheus], require_auth_for_metrics_endpoint: false",
+        lag: NONE,
     },
 ];
 

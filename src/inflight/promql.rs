@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 
 use promql_parser::parser;
 
@@ -36,6 +37,10 @@ const NO_WORDS: &str = "invalid promql query";
 /// A parsed expression.
 #[derive(Debug, Clone)]
 pub struct Query {
+    /// As it was written.
+    text: String,
+    /// Where its selectors stand in the text.
+    spans: Vec<Range<usize>>,
     names: Names,
     selections: Vec<Selection>,
     root: Node,
@@ -55,10 +60,10 @@ impl Query {
     /// # Errors
     /// Says what of it is no PromQL, or is PromQL that is not supported here, and at which column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let unexpected = match Tokens::of(text)?.review() {
-            Ok(()) => None,
+        let (spans, unexpected) = match Tokens::of(text)?.review() {
+            Ok(spans) => (spans, None),
             Err(SyntaxError::Unsupported(why)) => return Err(why),
-            Err(SyntaxError::Unexpected(what)) => Some(what),
+            Err(SyntaxError::Unexpected(what)) => (Vec::new(), Some(what)),
         };
         // Where the parser has no words of its own, its columns are all there is to say.
         let parsed = parser::parse(text).map_err(|e| match unexpected {
@@ -79,6 +84,8 @@ impl Query {
             .map(|selection| selection.selector.names.as_deref())
             .collect();
         Ok(Self {
+            text: text.to_owned(),
+            spans,
             names: known.map_or(Names::Any, |known| Names::of(known.concat())),
             selections,
             root,
@@ -102,6 +109,30 @@ impl Query {
         names
     }
 
+    /// The expression that takes series which are not there yet as 0; none where it may do so already, or where a zero
+    /// more would be another value.
+    pub fn with_zeros(&self) -> Option<String> {
+        let other = ["vector", "count", "avg", "min", "unless", "and"];
+        let mut words = (self.text).split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+        if self.spans.is_empty() || words.any(|word| other.contains(&word)) {
+            return None;
+        }
+        let mut written = String::new();
+        let mut end = 0;
+        for span in &self.spans {
+            let (before, selector) = (&self.text[end..span.start], &self.text[span.clone()]);
+            let alone = self.text[..span.start].trim_end().ends_with('(')
+                && self.text[span.end..].trim_start().starts_with(')');
+            written += before;
+            written += &match alone {
+                true => format!("{selector} or vector(0)"),
+                false => format!("sum({selector} or vector(0))"),
+            };
+            end = span.end;
+        }
+        Some(written + &self.text[end..])
+    }
+
     /// Begins an evaluation over one scrape.
     pub fn begin(&self) -> Evaluation<'_> {
         Evaluation {
@@ -116,6 +147,7 @@ impl Query {
             hasher: RandomState::new(),
             memory: 0,
             failed: None,
+            parts: Parts::default(),
         }
     }
 }
@@ -128,6 +160,28 @@ pub struct Evaluation<'q> {
     hasher: RandomState,
     memory: usize,
     failed: Option<Error>,
+    parts: Parts,
+}
+
+/// What goes into sums, each part of which has to be a count of its own: 5 and -5 are not no work.
+#[derive(Debug, Default)]
+struct Parts {
+    /// The first part that is no count, and its value.
+    impossible: Option<String>,
+}
+
+impl Parts {
+    fn check(&mut self, value: f64, labels: impl FnOnce() -> Labels) {
+        if self.impossible.is_none() && (value < 0.0 || value.is_nan()) {
+            self.impossible = Some(format!("{} with {value}", labels()));
+        }
+    }
+
+    fn check_all(&mut self, vector: &[Series]) {
+        for series in vector {
+            self.check(series.value, || series.labels.clone());
+        }
+    }
 }
 
 /// The series of the page that one selector matches.
@@ -170,6 +224,9 @@ impl Evaluation<'_> {
             } else if matches.seen.len() > MOST_SERIES {
                 self.failed = Some(Error::TooMany);
             } else if let Some(total) = &mut matches.total {
+                if selection.total != Some(Aggregation::Count) {
+                    self.parts.check(sample.value, || Labels::of(sample));
+                }
                 total.add(sample.value);
             } else {
                 let labels = Labels::of(sample);
@@ -191,10 +248,29 @@ impl Evaluation<'_> {
     /// # Errors
     /// When the page and the expression allow of more than one value, or the page is too big.
     pub fn finish(mut self) -> Result<Option<f64>, Error> {
-        if let Some(failed) = self.failed {
+        self.evaluate()
+    }
+
+    /// As [`finish`](Self::finish), but of a sum each part has to be a count of its own.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish), and when a part is negative or not a number.
+    pub fn count(mut self) -> Result<Option<f64>, Error> {
+        let value = self.evaluate()?;
+        match self.parts.impossible {
+            Some(part) => Err(Error::Impossible(part)),
+            None => Ok(value),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<Option<f64>, Error> {
+        if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
-        let series = self.query.root.evaluate(&mut self.matches)?;
+        let series = (self.query.root).evaluate(&mut self.matches, &mut self.parts)?;
+        if series.len() > 1 {
+            self.parts.check_all(&series);
+        }
         let mut sum = Total::new(Aggregation::Sum);
         for series in series {
             sum.add(series.value);
@@ -218,12 +294,19 @@ pub enum Error {
     Ambiguous(String),
     /// More series, or longer ones, than are kept.
     TooMany,
+    /// A part of it can be no count: which one, and its value.
+    Impossible(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Ambiguous(what) => f.write_str(what),
+            Error::Impossible(part) => write!(
+                f,
+                "a part of it, {part}, is not a count, so that the whole is none; if that part means nothing, write \
+                 clamp_min(..., 0) around it"
+            ),
             Error::TooMany => write!(
                 f,
                 "the selector matches more series than can be kept, which is {MOST_SERIES} or {} MiB",

@@ -4,8 +4,9 @@ use std::fmt;
 
 use tokio::time::timeout;
 
-use super::page::Page;
+use super::page::{Page, PageRead};
 use super::presets::Preset;
+use super::processes::Signs;
 use super::sockets::{AutoPorts, Rule, Table};
 use super::{Error, ReadContext, port};
 use crate::fetch;
@@ -17,7 +18,7 @@ pub struct Source {
     pub(super) name: String,
     pub(super) kind: Kind,
     /// The preset that it was written as.
-    preset: Option<&'static Preset>,
+    pub(super) preset: Option<&'static Preset>,
 }
 
 /// What is read there.
@@ -171,6 +172,14 @@ impl Source {
         self
     }
 
+    /// The ports of this pod that it asks or watches.
+    pub(super) fn local_ports(&self) -> Vec<u16> {
+        match &self.kind {
+            Kind::Page(page) => page.local_port().into_iter().collect(),
+            Kind::Sockets { .. } => self.ports().collect(),
+        }
+    }
+
     /// The ports whose connections it reads.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
         let table = match &self.kind {
@@ -184,10 +193,13 @@ impl Source {
     ///
     /// # Errors
     /// When there is no count: see [`Error`].
-    pub async fn read(&self, context: &ReadContext) -> Result<f64, Error> {
+    pub(super) async fn read(&self, context: &ReadContext) -> Result<PageRead, Error> {
         let read = async {
             match &self.kind {
-                Kind::Page(page) => page.read(&context.client).await,
+                Kind::Page(page) => {
+                    let read = page.read(&context.client).await?;
+                    count(read.value).map(|value| PageRead { value, ..read })
+                }
                 Kind::Sockets { table, busy } => {
                     let rule = match busy {
                         false => Rule::Open,
@@ -199,13 +211,16 @@ impl Source {
                     let ours = |peer| context.client.own_sockets().contains(peer);
                     match table.count(rule, ours).await? {
                         (0, false) => Err(Error::Http(fetch::Error::Refused)),
-                        (count, _) => Ok(count as f64),
+                        (count, _) => Ok(PageRead {
+                            value: count as f64,
+                            signs: Signs::default(),
+                        }),
                     }
                 }
             }
         };
         match timeout(context.read_timeout, read).await {
-            Ok(read) => read.and_then(count),
+            Ok(read) => read,
             Err(_) => Err(Error::Http(fetch::Error::Timeout(context.read_timeout))),
         }
     }
@@ -254,7 +269,7 @@ mod tests {
         let Kind::Page(page) = source.kind else {
             panic!("not a page");
         };
-        assert_eq!(page.url.to_string(), "127.0.0.1:8000/metrics");
+        assert_eq!(page.place.to_string(), "http://127.0.0.1:8000/metrics");
     }
 
     #[test]
@@ -266,7 +281,12 @@ mod tests {
             ("text", ""),
             ("nginx", ""),
         ] {
-            for rest in ["http://h:1/x", "https://h:1/x", "unix:///run/h.sock:/x"] {
+            for rest in [
+                "http://h:1/x",
+                "https://h:1/x",
+                "unix:///run/h.sock:/x",
+                "file:///run/work/x",
+            ] {
                 let text = format!("{kind}+{rest}{selector}");
                 assert_eq!(Source::parse(&text).unwrap().name, text);
             }
@@ -320,6 +340,9 @@ mod tests {
                 "json+unix://run/app.sock:/stats#/x",
                 "does not begin with /",
             ),
+            ("text+file://run/work/inflight", "from / on"),
+            ("text+file:///run/work/", "from / on"),
+            ("file:///run/work/inflight", "prometheus+file://"),
             ("text+http://127.0.0.1:8000/inflight#x", "takes no selector"),
             (
                 "nginx+http://127.0.0.1:8000/stub_status#",

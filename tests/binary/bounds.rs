@@ -188,7 +188,7 @@ fn an_expression_over_a_page_whose_length_is_told_but_not_its_last_line_end() {
 
 #[test]
 fn a_page_of_garbage() {
-    is_unknown(&body("text/html", "<html>busy</html>\n"), "missing");
+    is_unknown(&body("text/html", "<html>busy</html>\n"), "malformed");
     is_unknown(&body("text/plain", "busy zero\n"), "malformed");
     is_unknown(&saying("\u{0}\u{1}\u{2}nonsense\r\n\r\n"), "broken");
 }

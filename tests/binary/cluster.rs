@@ -412,6 +412,6 @@ fn where_nobody_says_when_the_pod_has_left_its_services_min_wait_has_begun() {
             took < 9.0,
             "{mode}: a second or so, and not all it has: {verdict}"
         );
-        says_once(&sidecar, "nobody says when the pod leaves");
+        says_once(&sidecar, "does not say when the pod leaves");
     }
 }

@@ -25,3 +25,5 @@ mod servers;
 mod software;
 mod support;
 mod told;
+mod words;
+mod worker;

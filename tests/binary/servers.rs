@@ -97,6 +97,11 @@ pub fn gunicorn(drain_file: &Path) -> Server {
     Server::start(command.env("DRAIN_FILE", drain_file))
 }
 
+/// Django under gunicorn, which answers to another host alone.
+pub fn django() -> Server {
+    Server::start(python("gunicorn").args(["django_app", "--bind=127.0.0.1:0"]))
+}
+
 /// Express under Node.
 pub fn node() -> Server {
     let mut command = Command::new("node");

@@ -46,6 +46,9 @@ NO_MESSAGES = {
     "{}, {}, {} in {}": "check's sum of what it found",
     "; {} could not be read": "its end",
     "; gracekeeper check --explain {} says why": "its end",
+    r"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0": "what a client of HTTP/2 sends first",
+    "{selector} or vector(0)": "a part of an expression, which a message shows",
+    "sum({selector} or vector(0))": "a part of an expression, which a message shows",
 }
 # In these a literal of any length is a message, and in those none is.
 LOUD = {"warn", "error"}

@@ -82,6 +82,15 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'
 }
 
+/// Whether a whole line, without its end, is a sample.
+pub fn is_sample(line: &[u8]) -> bool {
+    let mut labels = Vec::new();
+    std::str::from_utf8(line).is_ok_and(|text| {
+        let mut rest = Cursor::new(text);
+        matches!(sample(&mut rest, &mut labels), Ok(Some(_))) && value(&mut rest).is_ok()
+    })
+}
+
 /// Reads a sample's name and labels.
 pub fn sample(
     rest: &mut Cursor<'_>,

@@ -1,18 +1,20 @@
-//! Where in a JSON document the value is: an RFC 6901 pointer.
+//! Where in a JSON document the value is: an RFC 6901 pointer, and `*` for every member of an array or object.
 
-/// Where in a document the value is.
+/// Where in a document the value is, or the values that are summed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(pub(super) Vec<Token>);
+pub struct Pointer(pub(super) Vec<Step>);
 
-/// One step of a pointer's path: the name of an object's member, and the index of an array's if it can be one.
+/// One step of a pointer's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Token {
-    pub name: String,
-    pub index: Option<u64>,
+pub(super) enum Step {
+    /// One member: its name in an object, and its index in an array if it can be one.
+    Member { name: String, index: Option<u64> },
+    /// `*`: every member.
+    Every,
 }
 
 impl Pointer {
-    /// Parses a pointer such as `/workers/0/busy`. The empty one is the whole document.
+    /// Parses a pointer such as `/workers/0/busy` or `/workers/*/busy`. The empty one is the whole document.
     ///
     /// # Errors
     /// Says what is wrong and what to write.
@@ -24,14 +26,22 @@ impl Pointer {
             return Err(format!("a JSON pointer begins with /; write #/{text}"));
         };
         rest.split('/')
-            .map(Token::parse)
+            .map(Step::parse)
             .collect::<Result<_, _>>()
             .map(Self)
     }
+
+    /// Whether several values may be summed.
+    pub fn is_sum(&self) -> bool {
+        self.0.contains(&Step::Every)
+    }
 }
 
-impl Token {
+impl Step {
     fn parse(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Step::Every);
+        }
         let mut name = String::with_capacity(text.len());
         let mut parts = text.split('~');
         name.extend(parts.next());
@@ -53,6 +63,6 @@ impl Token {
             true => name.parse().ok(),
             false => None,
         };
-        Ok(Self { name, index })
+        Ok(Step::Member { name, index })
     }
 }

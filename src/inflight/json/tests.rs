@@ -101,6 +101,89 @@ fn what_is_not_there_is_missing() {
 }
 
 #[test]
+fn a_star_sums_what_every_member_has() {
+    let puma = r#"{"workers": 2, "worker_status": [
+        {"index": 0, "last_status": {"backlog": 0, "busy_threads": 2}},
+        {"index": 1, "last_status": {"backlog": 1, "busy_threads": 3}}]}"#;
+    for (pointer, document, value) in [
+        ("/worker_status/*/last_status/busy_threads", puma, 5.0),
+        ("/worker_status/*/last_status", puma, 4.0),
+        ("/worker_status/*", puma, 4.0),
+        ("/worker_status/*/last_status/*", puma, 6.0),
+        ("/*", r#"{"a": 1, "b": 2, "c": [1, 1]}"#, 5.0),
+        ("/*/*", r#"{"a": [1, true], "b": {"x": 4}}"#, 6.0),
+        ("/*", r#"{"a": 1, "a": 1}"#, 2.0),
+    ] {
+        assert_eq!(read(pointer, document).unwrap(), value, "{pointer}");
+    }
+}
+
+#[test]
+fn a_star_that_matches_nothing_is_missing_and_so_is_a_member_without_the_rest() {
+    for (document, part) in [
+        (r#"{"workers": []}"#, "/workers is an empty array"),
+        (r#"{"workers": {}}"#, "/workers is an empty object"),
+        (r#"{"workers": 3}"#, "/workers is a number"),
+        (
+            r#"{"workers": [{"busy": 0}, {}]}"#,
+            "/workers/1 is an empty object",
+        ),
+        (
+            r#"{"workers": {"a": {"busy": 0}, "b": {"idle": 1}}}"#,
+            "/workers/b has no busy; it has idle",
+        ),
+        (
+            r#"{"workers": [{"busy": 0}, null]}"#,
+            "/workers/1 is null, and has no busy",
+        ),
+    ] {
+        let e = read("/workers/*/busy", document).unwrap_err();
+        assert_eq!(e.kind(), "missing", "{document}: {e}");
+        assert!(e.to_string().contains(part), "{document}: {e}");
+    }
+    for document in [
+        r#"{"workers": [{"busy": 5}, {"busy": -5}]}"#,
+        r#"{"workers": [{"busy": 0}, {"busy": null}]}"#,
+        r#"{"workers": [{"busy": "0"}, {"busy": 0}]}"#,
+    ] {
+        assert_eq!(kind("/workers/*/busy", document), "no-count", "{document}");
+    }
+}
+
+#[test]
+fn where_the_pointer_leads_nowhere_the_members_are_named() {
+    for (pointer, document, message) in [
+        (
+            "/workers/busy",
+            r#"{"workers": {"total": 4, "running": 1}}"#,
+            "/workers has no busy; it has total, running",
+        ),
+        (
+            "/busy",
+            r#"{"a": 1, "b": {"busy": 1}}"#,
+            "the document has no busy; it has a, b",
+        ),
+        (
+            "/w/2",
+            r#"{"w": [1, 2]}"#,
+            "/w is an array of 2, and has no 2",
+        ),
+        (
+            "/w/0/busy",
+            r#"{"w": [1, 2]}"#,
+            "/w/0 is a number, and has no busy",
+        ),
+        (
+            "/x",
+            r#"{"1":1,"2":1,"3":1,"4":1,"5":1,"6":1,"7":1,"8":1,"9":1}"#,
+            "the document has no x; it has 1, 2, 3, 4, 5, 6, 7, 8, …",
+        ),
+    ] {
+        assert_eq!(read(pointer, document).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
 fn a_document_cut_off_anywhere_says_nothing() {
     let document = DOCUMENT.trim();
     for end in 0..document.len() {
@@ -213,22 +296,54 @@ fn document() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Every value that a pointer leads to, or why there are none.
+fn targets<'v>(value: &'v Value, pointer: &str) -> Result<Vec<&'v Value>, &'static str> {
+    let Some(rest) = pointer.strip_prefix('/') else {
+        return Ok(vec![value]);
+    };
+    let (step, rest) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let next: Vec<&Value> = match (step, value) {
+        ("*", Value::Array(members)) => members.iter().collect(),
+        ("*", Value::Object(members)) => members.values().collect(),
+        ("*", _) => Vec::new(),
+        _ => value.pointer(&format!("/{step}")).into_iter().collect(),
+    };
+    if next.is_empty() {
+        return Err("missing");
+    }
+    let found: Result<Vec<_>, _> = next.into_iter().map(|value| targets(value, rest)).collect();
+    Ok(found?.concat())
+}
+
+/// What a parser of whole documents finds.
+fn expected(document: &Value, pointer: &str) -> Result<f64, &'static str> {
+    let parts = targets(document, pointer);
+    let sum = pointer.split('/').any(|step| step == "*");
+    let mut total = 0.0;
+    for part in parts? {
+        total += match part {
+            Value::Null | Value::String(_) => return Err("no-count"),
+            Value::Bool(value) => f64::from(u8::from(*value)),
+            Value::Number(number) if sum && number.as_f64().unwrap() < 0.0 => {
+                return Err("no-count");
+            }
+            Value::Number(number) => number.as_f64().unwrap(),
+            Value::Array(members) => members.len() as f64,
+            Value::Object(members) => members.len() as f64,
+        };
+    }
+    Ok(total)
+}
+
 proptest! {
     #[test]
     fn it_finds_what_a_parser_of_whole_documents_finds(
         document in document(),
-        pointer in "(/([a-c01]|~0|~1){0,2}){0,3}",
+        pointer in "(/(([a-c01]|~0|~1){0,2}|\\*)){0,3}",
         size in 1_usize..20,
     ) {
         let found = read_in(size, &pointer, document.to_string().as_bytes());
-        let expected = match document.pointer(&pointer) {
-            None => Err("missing"),
-            Some(Value::Null | Value::String(_)) => Err("no-count"),
-            Some(Value::Bool(value)) => Ok(f64::from(u8::from(*value))),
-            Some(Value::Number(number)) => Ok(number.as_f64().unwrap()),
-            Some(Value::Array(members)) => Ok(members.len() as f64),
-            Some(Value::Object(members)) => Ok(members.len() as f64),
-        };
+        let expected = expected(&document, &pointer);
         prop_assert_eq!(found.map_err(|e| e.kind()), expected);
     }
 

@@ -29,6 +29,16 @@ impl Function {
         "vector",
     ];
 
+    /// Whether it turns the sign of a number round.
+    pub fn reverses(self) -> bool {
+        match self {
+            Function::Negate | Function::From(_, Operator::Subtract) => true,
+            Function::With(Operator::Multiply | Operator::Divide, number)
+            | Function::From(number, Operator::Multiply | Operator::Divide) => number < 0.0,
+            _ => false,
+        }
+    }
+
     pub fn apply(self, value: f64) -> f64 {
         match self {
             Function::Abs => value.abs(),

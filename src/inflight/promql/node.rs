@@ -7,11 +7,11 @@ use promql_parser::parser::{
 use super::function::Function;
 use super::selector::Selector;
 use super::vector::{self, Aggregation, Grouping, Labels, Operator, Series, SetOperator};
-use super::{Error, Matches, Selection, tokens};
+use super::{Error, Matches, Parts, Selection, tokens};
 
 /// A part of an expression. Nothing but a selector depends on the page, so all else that is a scalar is a number.
 #[derive(Debug, Clone)]
-pub enum Node {
+pub(super) enum Node {
     Number(f64),
     /// `vector(N)`.
     Constant(f64),
@@ -24,7 +24,7 @@ pub enum Node {
 }
 
 impl Node {
-    pub fn new(parsed: Expr, selections: &mut Vec<Selection>) -> Result<Self, String> {
+    pub(super) fn new(parsed: Expr, selections: &mut Vec<Selection>) -> Result<Self, String> {
         match parsed {
             Expr::NumberLiteral(number) => Ok(Node::Number(number.val)),
             Expr::Paren(inner) => Node::new(*inner.expr, selections),
@@ -119,8 +119,12 @@ impl Node {
         }
     }
 
-    /// The series it comes to; a number is a series without labels.
-    pub fn evaluate(&self, matches: &mut [Matches]) -> Result<Vec<Series>, Error> {
+    /// The series it comes to; a number is a series without labels. What goes into sums and differences is checked.
+    pub(super) fn evaluate(
+        &self,
+        matches: &mut [Matches],
+        parts: &mut Parts,
+    ) -> Result<Vec<Series>, Error> {
         match self {
             Node::Number(value) | Node::Constant(value) => Ok(vec![Series {
                 labels: Labels::default(),
@@ -128,19 +132,44 @@ impl Node {
             }]),
             Node::Selected(which) => Ok(matches[*which].take()),
             Node::Aggregate(aggregation, grouping, inner) => {
-                let inner = inner.evaluate(matches)?;
-                Ok(vector::aggregate(*aggregation, grouping, inner))
+                let series = inner.evaluate(matches, parts)?;
+                if *aggregation != Aggregation::Count && !inner.is_reversed() {
+                    parts.check_all(&series);
+                }
+                Ok(vector::aggregate(*aggregation, grouping, series))
             }
             Node::Function(function, inner) => {
-                vector::map(inner.evaluate(matches)?, |value| function.apply(value))
+                vector::map(inner.evaluate(matches, parts)?, |value| {
+                    function.apply(value)
+                })
             }
             Node::Arithmetic(operator, matching, sides) => {
-                let (left, right) = (sides.0.evaluate(matches)?, sides.1.evaluate(matches)?);
+                let mut operand = |node: &Node| {
+                    let series = node.evaluate(matches, parts)?;
+                    if let Node::Selected(_) = node {
+                        parts.check_all(&series);
+                    }
+                    Ok::<_, Error>(series)
+                };
+                let (left, right) = (operand(&sides.0)?, operand(&sides.1)?);
                 vector::combine(*operator, matching, left, right)
             }
             Node::Set(operator, matching, sides) => {
-                let (left, right) = (sides.0.evaluate(matches)?, sides.1.evaluate(matches)?);
+                let left = sides.0.evaluate(matches, parts)?;
+                let right = sides.1.evaluate(matches, parts)?;
                 Ok(vector::choose(*operator, matching, left, right))
+            }
+        }
+    }
+
+    /// Whether the user turned its sign round, so that a negative part is meant to be.
+    fn is_reversed(&self) -> bool {
+        match self {
+            Node::Constant(value) => *value < 0.0,
+            Node::Function(function, inner) => function.reverses() || inner.is_reversed(),
+            Node::Set(_, _, sides) => sides.0.is_reversed() || sides.1.is_reversed(),
+            Node::Number(_) | Node::Selected(_) | Node::Aggregate(..) | Node::Arithmetic(..) => {
+                false
             }
         }
     }

@@ -4,6 +4,8 @@
 //! found here, among the tokens, before the parser sees them. That keeps from the parser, too, what it cannot take,
 //! such as a range of 1e300 seconds.
 
+use std::ops::Range;
+
 use lrpar::{Lexeme as _, Lexer as _};
 use promql_parser::parser::lexer;
 use promql_parser::parser::token::*;
@@ -35,6 +37,8 @@ pub struct Tokens<'t> {
     at: usize,
     /// The parentheses that are open: whether each is a function's or an aggregation's.
     open: Vec<bool>,
+    /// Where selectors stand in the text.
+    selectors: Vec<Range<usize>>,
 }
 
 /// Why an expression is refused.
@@ -76,19 +80,20 @@ impl<'t> Tokens<'t> {
             tokens,
             at: 0,
             open: Vec::new(),
+            selectors: Vec::new(),
         })
     }
 
-    /// Looks for the first thing that is not supported or does not belong.
+    /// Looks for the first thing that is not supported or does not belong, and gives where the selectors stand.
     ///
     /// # Errors
     /// When there is one.
-    pub fn review(mut self) -> Result<(), SyntaxError> {
+    pub fn review(mut self) -> Result<Vec<Range<usize>>, SyntaxError> {
         // Whether an operand comes next; an operator or the end does otherwise.
         let mut operand = true;
         while let Some(id) = self.id(0) {
             operand = match (id, operand) {
-                (T_EOF, false) => return Ok(()),
+                (T_EOF, false) => return Ok(self.selectors),
                 (T_LEFT_PAREN, true) => self.open(false),
                 (T_RIGHT_PAREN, false) => self.close(),
                 (T_RIGHT_PAREN, true) if self.is_call() && self.before() == Some(T_LEFT_PAREN) => {
@@ -97,7 +102,7 @@ impl<'t> Tokens<'t> {
                 (T_COMMA, false) if self.is_call() => self.pass(true),
                 (T_ADD | T_SUB, true) => self.pass(true),
                 (T_NUMBER, true) => self.pass(false),
-                (T_LEFT_BRACE, true) => self.matchers()?,
+                (T_LEFT_BRACE, true) => self.selector(self.at)?,
                 (T_STRING, true) => return Err(self.unsupported(0, "a text is not a count")),
                 (T_DURATION, true) => return Err(self.unsupported(0, "a duration is not a count")),
                 (T_LEFT_BRACKET, false) => {
@@ -117,7 +122,7 @@ impl<'t> Tokens<'t> {
                 _ => return Err(self.unexpected()),
             };
         }
-        Ok(())
+        Ok(self.selectors)
     }
 
     /// A metric, a function or an aggregation, as far as its opening parenthesis.
@@ -159,11 +164,20 @@ impl<'t> Tokens<'t> {
             self.pass(true);
             return Ok(self.open(true));
         }
+        let name = self.at;
         self.pass(false);
-        match self.id(0) {
-            Some(T_LEFT_BRACE) => self.matchers(),
-            _ => Ok(false),
+        self.selector(name)
+    }
+
+    /// The rest of a selector that began with that token.
+    fn selector(&mut self, first: usize) -> Result<bool, SyntaxError> {
+        if self.id(0) == Some(T_LEFT_BRACE) {
+            self.matchers()?;
         }
+        if let (Some(first), Some(last)) = (self.tokens.get(first), self.tokens.get(self.at - 1)) {
+            self.selectors.push(first.start..last.end);
+        }
+        Ok(false)
     }
 
     /// What stands between braces.
