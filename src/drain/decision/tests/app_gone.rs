@@ -78,7 +78,8 @@ async fn an_app_that_never_came_up_is_gone_after_the_quiet_period_where_the_pod_
 async fn a_mistyped_port_does_not_end_a_drain_and_is_named() {
     let watched = WatchedPod::with(policy(), Reading::Absent);
     watched.change(|snapshot| snapshot.other_port = Some(8080));
-    let verdict = watched.pod.drain(Trigger::SelfHook).await;
+    let _own = watched.pod.handle.drain(Trigger::SelfHook).await;
+    let verdict = watched.pod.drain(Trigger::AppHook).await;
     assert_eq!(verdict.outcome, Outcome::Deadline);
     let waiting_for = verdict.waiting_for.as_deref().unwrap();
     assert!(
@@ -88,10 +89,20 @@ async fn a_mistyped_port_does_not_end_a_drain_and_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_port_is_not_the_apps_where_no_hook_of_the_app_has_come() {
+    let watched = WatchedPod::with(policy(), Reading::Absent);
+    watched.change(|snapshot| snapshot.other_port = Some(8080));
+    let verdict = watched.pod.drain(Trigger::SelfHook).await;
+    assert_eq!(verdict.outcome, Outcome::AppGone);
+    assert!(about(verdict.took, 1.0), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_port_is_not_the_apps_where_none_of_its_containers_runs() {
     let watched = WatchedPod::with(policy(), Reading::Absent);
     watched.change(|snapshot| snapshot.other_port = Some(8080));
-    let verdict = watched.pod.handle.drain(Trigger::SelfHook).await;
+    let _own = watched.pod.handle.drain(Trigger::SelfHook).await;
+    let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
     sleep(3 * SECOND).await;
     let stopped = crate::drain::PodFacts {
         app_is_stopped: true,
