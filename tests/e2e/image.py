@@ -8,20 +8,30 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 # What kind's users need. $IMAGE is the image's name, $ARCHIVE a file as docker save writes it.
 LOAD = 'docker load --quiet --input "$ARCHIVE" && kind load docker-image "$IMAGE"'
 
 
-def load(name, binary, folder):
-    """Packs a binary, has it loaded, and returns the image's name. The tag tells one build from the next."""
+def load_program(name, program):
+    """The image of a program of this machine, with the libraries that it needs; the program is its entrypoint."""
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    libraries = [word for word in said.split() if word.startswith("/")]
+    with tempfile.TemporaryDirectory() as folder:
+        return load(name, program, folder, [(os.path.realpath(path), path.lstrip("/")) for path in libraries])
+
+
+def load(name, binary, folder, more=()):
+    """Packs a binary and more files, has it loaded, and returns the image's name. The tag tells one build from the next."""
     binary = pathlib.Path(binary)
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
-        entry = tar.gettarinfo(binary, arcname=name)
-        entry.mode, entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0o755, 0, 0, 0, "", ""
-        with binary.open("rb") as file:
-            tar.addfile(entry, file)
+        for path, destination in [(binary, name), *more]:
+            entry = tar.gettarinfo(path, arcname=destination)
+            entry.mode, entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0o755, 0, 0, 0, "", ""
+            with open(path, "rb") as file:
+                tar.addfile(entry, file)
     layer = layer.getvalue()
     digest = hashlib.sha256(layer).hexdigest()
     image = f"localhost/e2e-{name}:{digest[:12]}"

@@ -3,6 +3,7 @@
 
 mod ask;
 mod load;
+mod monitor;
 mod processes;
 mod serve;
 
@@ -24,6 +25,10 @@ enum Command {
     Serve(serve::Args),
     /// Its customers, until a POST /stop comes
     Load(load::Args),
+    /// A monitor: the same requests at a steady beat, each on a new connection
+    Monitor(monitor::Args),
+    /// WebSockets that are open and not used
+    Idle(monitor::IdleArgs),
     /// One request, and its answer
     Ask(ask::Args),
     /// Kills a process of the pod, where its processes are shared, as the kernel does that has no memory left
@@ -47,6 +52,8 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Load(args) => load::run(args).await,
+        Command::Monitor(args) => monitor::run(args).await,
+        Command::Idle(args) => monitor::idle(args).await,
         Command::Ask(args) => ask::run(args).await,
         Command::Kill { words } => processes::kill(&words),
         Command::Sleep(args) => {

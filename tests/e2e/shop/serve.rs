@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
@@ -50,6 +50,10 @@ pub struct Args {
     /// Ends by itself after this time
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
+
+    /// Pings its WebSockets so often, as Socket.IO and many servers do
+    #[arg(long, value_parser = humantime::parse_duration)]
+    ping: Option<Duration>,
 
     /// Where the time of the SIGTERM goes, and how many requests it has taken in its life
     #[arg(long, default_value = "/dev/termination-log")]
@@ -75,6 +79,8 @@ struct Shop {
     /// How many there ever were.
     taken: Arc<AtomicUsize>,
     sick: AtomicBool,
+    /// The time between two pings of a WebSocket.
+    ping: Option<Duration>,
     door: watch::Sender<Door>,
     /// A task that holds one of these still has something to do.
     busy: mpsc::Sender<Infallible>,
@@ -112,6 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         customers: AtomicUsize::new(0),
         taken: Arc::default(),
         sick: AtomicBool::new(false),
+        ping: args.ping,
         door: watch::Sender::new(Door::Open),
         busy,
     });
@@ -281,10 +288,20 @@ async fn talk(shop: Arc<Shop>, upgrade: OnUpgrade) {
     let io = TokioIo::new(upgraded);
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
     let mut leaving = None;
+    // Without pings the beat is never waited for.
+    let mut beat = interval(shop.ping.unwrap_or(Duration::from_secs(1)));
+    beat.tick().await;
     loop {
         let message = tokio::select! {
-            message = socket.next() => message,
+            message = socket.next() => Some(message),
+            _ = beat.tick(), if shop.ping.is_some() => None,
             _ = door.wait_for(|&door| door == Door::Closed) => break,
+        };
+        let Some(message) = message else {
+            if socket.send(Message::Ping(Bytes::new())).await.is_err() {
+                return;
+            }
+            continue;
         };
         let Some(Ok(message)) = message else { return };
         let Message::Text(wish) = message else {
