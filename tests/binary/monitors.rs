@@ -166,6 +166,8 @@ fn a_pod_whose_app_never_came_up_is_gone_at_once_and_a_mistyped_port_is_named() 
     let sidecar = pod.sidecar(&["--app-port=8000", "--grace-period=30s"]);
     let verdict = sidecar.drain(&pod, "self");
     assert_eq!(verdict["outcome"], "app-gone", "{verdict}");
+    // It listens too.
+    drop(sidecar);
     let (_app, port) = pod.app(&[]);
     let sidecar = pod.sidecar(&["--app-port=8000", "--grace-period=10s", "--min-wait=1s"]);
     // On a deletion both hooks come.

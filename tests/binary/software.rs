@@ -326,19 +326,13 @@ fn a_websocket_whose_message_waits_for_an_answer() {
 }
 
 #[test]
-fn an_idle_websocket_that_answers_pings_reads_as_busy() {
+fn a_websocket_that_is_pinged_and_whose_message_waits_for_an_answer() {
     let server = servers::script(&["ws_app.py", "0.5"]);
     let gate = Gate::new();
     let address = server.address.to_string();
     let mut clients = clients(&["ws_client.py", &address, gate.name()]);
-    gate.open("slow");
-    told(&mut clients, "answered slow");
     let sidecar = watch(server.address);
-    let hook = sidecar.hook("/prestop/self");
-    let began = Instant::now();
-    while began.elapsed() < QUIET * 3 {
-        let status = sidecar.status();
-        assert!(!hook.is_finished(), "{status}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    holds_and_lets_go(&sidecar, &gate, &["slow"], |name| {
+        told(&mut clients, &format!("answered {name}"));
+    });
 }
