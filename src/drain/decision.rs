@@ -366,7 +366,10 @@ impl Facts {
     /// No connection is busy, though sources that count connections may not have been read since.
     fn is_unused(&self) -> bool {
         matches!(&self.traffic, TrafficFacts::Seen(last) if last.snapshot.active == 0)
-            && self.sources.iter().all(|history| history.connections || history.is_quiet())
+            && self
+                .sources
+                .iter()
+                .all(|history| history.connections || history.is_quiet())
     }
 
     /// Whether work that is stuck ends the drain.
