@@ -183,7 +183,7 @@ impl App {
         let lines: Vec<&str> = text.lines().collect();
         match &lines[lines.len().saturating_sub(LAST_LINES)..] {
             [] => "; it printed nothing".to_owned(),
-            last => format!("; it printed:\n  {}", last.join("\n  ")),
+            last => ["; it printed:", &last.join("\n  ")].join("\n  "),
         }
     }
 }
