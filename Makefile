@@ -10,9 +10,11 @@ LINTERS := target/test-env/linters/bin
 help: ## prints this
 	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS='	' read -r name what; do printf 'make %-10s %s\n' "$$name" "$$what"; done
 
-demo: ## shows the main job at work
+demo: ## rehearses the end of an example app: without a hook, with a sleep, with gracekeeper
 	cargo build --locked
-	python3 tests/demo.py target/debug/gracekeeper
+	target/debug/gracekeeper rehearse --report target/demo.html --fail-on lost=0 \
+	  --url 'http://127.0.0.1:{port}/work?seconds=0.5' --url 'http://127.0.0.1:{port}/work?seconds=4' \
+	  --notify 'http://127.0.0.1:{port}/drain' -- python3 tests/apps/shop.py --goodbye {port}
 
 test: setup ## sets up what the tests need and runs them all
 	cargo test --locked

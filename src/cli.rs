@@ -13,6 +13,8 @@ use crate::check;
 use crate::config::{ConfigErrors, Files, Mistake, in_lines};
 #[cfg(feature = "tools")]
 use crate::inject;
+#[cfg(feature = "tools")]
+use crate::rehearse;
 use crate::{cluster, drain, http, inflight, install, log, notices, run};
 use environment::{unknown_variables, with_environment};
 
@@ -55,6 +57,15 @@ enum Subcommand {
     /// Adds the sidecar, or the hook alone, to manifests: a filter, Helm post-renderer and KRM function
     #[cfg(feature = "tools")]
     Inject(inject::Args),
+
+    /// Plays the kubelet and clients to your app on this machine, and reports which requests a termination loses
+    #[cfg(feature = "tools")]
+    #[command(
+        after_help = "{port} in URLs, flags and the command stands for a free port; PORT in the command's environment is the \
+                      same. Exit status: 0, 1 when it could not be rehearsed or more was lost than --fail-on allows, 64 for a \
+                      wrong command line."
+    )]
+    Rehearse(Box<rehearse::Args>),
 }
 
 fn after_long_help() -> String {
@@ -100,6 +111,9 @@ pub enum Command {
     /// Manifests with the sidecar.
     #[cfg(feature = "tools")]
     Inject(inject::Injection),
+    /// An app whose termination is rehearsed.
+    #[cfg(feature = "tools")]
+    Rehearse(Box<rehearse::Settings>),
 }
 
 /// A command and its settings, checked.
@@ -179,11 +193,15 @@ fn attempt(
 ) -> Result<Invocation, Failure> {
     let (words, from_environment) = with_environment(words, environment);
     let mut errors = ConfigErrors::new(from_environment, files);
+    #[cfg(feature = "tools")]
+    let given = words.clone();
     let Some(cli) = parse_flags(words, &mut errors)? else {
         return Err(Failure::Mistakes(
             errors.into_result::<()>(None).err().unwrap_or_default(),
         ));
     };
+    #[cfg(feature = "tools")]
+    let words = given;
     let (run, command): (_, fn(_) -> _) = match cli.command {
         Subcommand::Run(run) => (run, Command::Run),
         Subcommand::Hook(run) => (run, Command::Hook),
@@ -213,6 +231,16 @@ fn attempt(
             let invocation = args.validate(&mut errors).map(|settings| Invocation {
                 log: log::Settings::for_tools(),
                 command: Command::Check(Box::new(settings)),
+                warnings: Vec::new(),
+            });
+            return errors.into_result(invocation).map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::Rehearse(args) => {
+            let settings = args.validate(&words, &mut errors);
+            let invocation = settings.map(|settings| Invocation {
+                log: log::Settings::for_tools(),
+                command: Command::Rehearse(Box::new(settings)),
                 warnings: Vec::new(),
             });
             return errors.into_result(invocation).map_err(Failure::Mistakes);

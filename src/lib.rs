@@ -15,6 +15,8 @@ pub mod install;
 pub mod log;
 #[cfg(feature = "tools")]
 pub mod podspec;
+#[cfg(feature = "tools")]
+pub mod rehearse;
 pub mod run;
 
 mod clock;

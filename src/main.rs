@@ -9,6 +9,8 @@ use gracekeeper::check;
 use gracekeeper::cli::{self, Command, NoInvocation};
 #[cfg(feature = "tools")]
 use gracekeeper::inject;
+#[cfg(feature = "tools")]
+use gracekeeper::rehearse;
 use gracekeeper::{exit, hook, install, run};
 use tracing::{error, info, warn};
 
@@ -73,6 +75,12 @@ fn execute(command: Command) -> anyhow::Result<u8> {
                 exit::SUCCESS,
             );
             print(io::stdout(), &output.text, exit::SUCCESS);
+        }
+        #[cfg(feature = "tools")]
+        Command::Rehearse(settings) => {
+            if runtime.block_on(rehearse::run(*settings))? == rehearse::Outcome::TooManyLost {
+                return Ok(exit::FAILURE);
+            }
         }
     }
     Ok(exit::SUCCESS)

@@ -27,8 +27,9 @@ pub fn with_environment(
             continue;
         };
         let variable = variable(name);
-        let is_given = words
-            .iter()
+        // What follows -- is the command of another program.
+        let is_given = (words.iter())
+            .take_while(|word| *word != "--")
             .any(|word| word.strip_prefix("--").and_then(|w| w.split('=').next()) == Some(name));
         let Some(value) = environment.get(&variable).filter(|_| !is_given) else {
             continue;

@@ -10,10 +10,12 @@ use std::time::Duration;
 pub struct Preset {
     /// The scheme to write.
     pub name: &'static str,
-    kind: &'static str,
-    /// The port and path of the page unless the user writes others; none where the software has no usual port.
+    /// The kind and the transport.
+    pub kind: &'static str,
+    /// The port of the page unless the user writes another; none where the software has no usual one.
     port: Option<u16>,
-    path: &'static str,
+    /// The path of the page unless the user writes another.
+    pub path: &'static str,
     /// What follows the `#`; empty where nothing does.
     selector: &'static str,
     /// The counter of requests on the same page, as for `--requests`; none where the page has no such counter, or one that

@@ -1,11 +1,11 @@
 """A small shop, of the standard library alone: slow requests, a count of them, and sudden death on SIGTERM.
 
-shop.py [PORT] [--unix PATH] [--tls PEM] listens on the port, and on a socket and on a further port where asked to.
+shop.py [PORT] [--unix PATH] [--tls PEM] [--goodbye] listens on the port, and on a socket and on a further port where asked to.
 
 /work?seconds=2 takes that long; /work?folder=F&name=N waits for a file, see gate.py, and so does the end of the events of
 /stream?folder=F&name=N, of which there is only one with &silent=yes; POST /upload?folder=F&name=N takes as long as its
 body; /hello is quick. The count is at /metrics as a gauge, at /stats as JSON and at /inflight as a bare number, whose end
-is the connection's with ?until=close. POST /drain is taken in.
+is the connection's with ?until=close. POST /drain is taken in; with --goodbye every later answer closes its connection.
 """
 
 import argparse
@@ -26,6 +26,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     inside = 0
     lock = threading.Lock()
+    says_goodbye = draining = False
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
@@ -60,6 +61,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         if url.path == "/drain":
+            Shop.draining = True
             self.answer("text/plain", "")
         elif url.path == "/upload":
             gate.begin(query["folder"], query["name"])
@@ -76,6 +78,8 @@ class Shop(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         else:
             self.send_header("Content-Length", str(len(body)))
+            if Shop.says_goodbye and Shop.draining:
+                self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -113,7 +117,9 @@ if __name__ == "__main__":
     parser.add_argument("port", nargs="?", type=int, default=0)
     parser.add_argument("--unix")
     parser.add_argument("--tls")
+    parser.add_argument("--goodbye", action="store_true")
     asked = parser.parse_args()
+    Shop.says_goodbye = asked.goodbye
     if asked.unix:
         threading.Thread(target=Unix(asked.unix, Shop).serve_forever, daemon=True).start()
     if asked.tls:

@@ -21,6 +21,8 @@ mod monitors;
 mod pages;
 mod pod;
 mod process;
+#[cfg(feature = "tools")]
+mod rehearse;
 mod servers;
 mod software;
 mod support;

@@ -32,6 +32,9 @@ OTHER_FILES = {
     "src/inflight/presets.rs": "the presets' table of docs/sources.md, compared by a test beside them",
     "src/metrics.rs": "help texts of the metrics",
     "src/check/rules/": "each rule's texts are docs/rules.md, compared by a test; its findings are on the same page by their id",
+    "src/rehearse/advice.rs": "lines of a report; docs/rehearse.md says which there are",
+    "src/rehearse/verdict.rs": "the same",
+    "src/rehearse/report/": "the same",
     "src/check/explain.rs": "the head of docs/rules.md",
     "src/inject/warnings.rs": "docs/injection.md, compared with the policy's by tests/inject",
 }

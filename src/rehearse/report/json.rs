@@ -1,0 +1,81 @@
+//! A rehearsal as JSON. Keys may be added, none is renamed; what was not seen is null.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::record::{Cause, Moment, Rehearsal, Run};
+
+/// How far apart the counts of requests in flight are, in seconds.
+const STEP: f64 = 0.1;
+
+/// The text.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn text(rehearsal: &Rehearsal) -> serde_json::Result<String> {
+    let value = json!({
+        "runs": rehearsal.runs.iter().map(run).collect::<Vec<_>>(),
+        "verdict": rehearsal.verdict,
+        "doubt": rehearsal.doubt,
+        "advice": rehearsal.advice,
+        "yaml": rehearsal.yaml,
+        "command": rehearsal.command,
+        "alone": rehearsal.alone,
+        "requestsPerSecond": rehearsal.rate,
+        "routesSeconds": rehearsal.routes.as_secs_f64(),
+        "restart": rehearsal.restart,
+    });
+    Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))
+}
+
+fn run(run: &Run) -> Value {
+    let (from, to) = run.span();
+    let steps = ((to - from) / STEP).ceil() as usize + 1;
+    json!({
+        "way": run.way.to_string(),
+        "requests": run.requests.len(),
+        "failed": run.lost(),
+        "causes": counts(run.failures().map(|(_, cause)| cause), Cause::name),
+        "moments": counts(run.failures().map(|(request, _)| run.moment(request)), Moment::name),
+        "goneSeconds": rounded(run.end.gone),
+        "hookAnsweredSeconds": run.end.hook_answered.map(rounded),
+        "sigtermSeconds": rounded(run.end.sigterm),
+        "appEndedSeconds": rounded(run.end.app_ended),
+        "appStatus": run.end.status,
+        "killed": run.end.killed,
+        "longestWaitSeconds": run.longest_wait().map(rounded),
+        "hookFailed": run.end.hook_failed,
+        "verdict": run.end.verdict,
+        "failures": run.failures().map(|(request, cause)| json!({
+            "beganSeconds": rounded(request.began),
+            "endedSeconds": rounded(request.ended),
+            "cause": cause.name(),
+            "keptConnection": request.reused,
+            "url": request.target,
+            "instance": request.instance,
+        })).collect::<Vec<_>>(),
+        "inFlight": {
+            "fromSeconds": rounded(from),
+            "stepSeconds": STEP,
+            "counts": run.in_flight(from, STEP, steps, None),
+        },
+    })
+}
+
+/// How often each is there.
+fn counts<T: Ord>(
+    all: impl Iterator<Item = T>,
+    name: fn(T) -> &'static str,
+) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for one in all {
+        *counts.entry(name(one)).or_default() += 1;
+    }
+    counts
+}
+
+/// To the millisecond.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,341 @@
+//! `gracekeeper rehearse`: what it finds about apps, what it says about bad input, and that it leaves nothing behind.
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::support::*;
+
+const URL: &str = "--url=http://127.0.0.1:{port}/work?seconds=0.3";
+
+/// The command, with a temporary folder of its own.
+fn command(words: &[&str], temporary: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+    command
+        .arg("rehearse")
+        .args(words)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TMPDIR", temporary)
+        .stdin(Stdio::null());
+    command
+}
+
+fn rehearse(words: &[&str]) -> Output {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = command(words, temporary.path()).output().unwrap();
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    output
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whether a process whose command line has this text runs.
+fn runs(text: &str) -> bool {
+    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = folders.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let lines: Vec<String> = lines
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .collect();
+    lines
+        .iter()
+        .any(|line| line.contains(text) && !line.contains("rehearse"))
+}
+
+#[test]
+fn an_app_that_dies_at_sigterm_loses_requests_without_a_hook_and_none_with_gracekeeper() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let report = format!("--report={}", page.display());
+    let output = rehearse(&[
+        URL,
+        "--compare=none,gracekeeper",
+        "--routes=1s",
+        "--json",
+        "--fail-on=lost=0",
+        &report,
+        "--notify=http://127.0.0.1:{port}/drain",
+        "--",
+        "python3",
+        "tests/apps/shop.py",
+        "--goodbye",
+        "{port}",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (none, keeper) = (&result["runs"][0], &result["runs"][1]);
+    assert_eq!(
+        (&none["way"], &keeper["way"]),
+        (&"none".into(), &"gracekeeper".into())
+    );
+    assert!(none["failed"].as_u64().unwrap() > 10, "{none}");
+    assert!(none["causes"]["refused"].as_u64().unwrap() > 0, "{none}");
+    assert_eq!(keeper["failed"], 0, "{keeper}");
+    assert_eq!(
+        none["hookAnsweredSeconds"],
+        Value::Null,
+        "what was not seen is null"
+    );
+    assert_eq!(keeper["verdict"]["outcome"], "drained");
+    assert!(
+        result["verdict"]
+            .as_str()
+            .unwrap()
+            .starts_with("gracekeeper: 0 of ")
+    );
+    let advice = result["advice"].to_string();
+    assert!(advice.contains("at SIGTERM the app exits"), "{advice}");
+    assert!(advice.contains("shop_customers"), "{advice}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(
+        !page.contains("http://www") && !page.contains("src="),
+        "it loads nothing"
+    );
+}
+
+#[test]
+fn an_app_that_ignores_sigterm_is_killed_when_the_grace_period_is_over() {
+    let script = "trap '' TERM; python3 tests/apps/shop.py $0 & wait; wait";
+    let output = rehearse(&[
+        URL,
+        "--compare=none",
+        "--routes=1s",
+        "--grace-period=6s",
+        "--json",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "{port}",
+    ]);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["runs"][0]["killed"], true, "{result}");
+    assert!(
+        result["advice"][0]
+            .as_str()
+            .unwrap()
+            .contains("ignores SIGTERM"),
+        "{result}"
+    );
+}
+
+#[test]
+fn children_that_an_app_leaves_behind_end_with_it() {
+    let script = "python3 tests/apps/shop.py $0 & setsid sleep 98761 & trap 'exit 0' TERM; wait";
+    let words = [
+        URL,
+        "--compare=none",
+        "--routes=1s",
+        "--json",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "{port}",
+    ];
+    let output = rehearse(&words);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        result["advice"]
+            .to_string()
+            .contains("its first process ended and left"),
+        "{result}"
+    );
+    assert!(!runs("sleep\098761"));
+}
+
+#[test]
+fn a_fixed_port_is_rehearsed_alone() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
+    let url = format!("--url=http://127.0.0.1:{port}/work?seconds=0.1");
+    let words = [
+        &url,
+        "--compare=none",
+        "--routes=1s",
+        "--",
+        "python3",
+        "tests/apps/shop.py",
+        &port,
+    ];
+    let output = rehearse(&words);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("it was rehearsed alone"), "{text}");
+    assert!(text.contains("--app-port="), "{text}");
+}
+
+#[test]
+fn an_app_that_cannot_be_rehearsed_is_explained_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--url=http://{}/", taken.local_addr().unwrap());
+    let other = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
+    let shop = ["python3", "tests/apps/shop.py"];
+    for (url, command, message) in [
+        (
+            URL,
+            &["/nowhere/app"][..],
+            "the command \"/nowhere/app\" cannot be started",
+        ),
+        (
+            URL,
+            &["sh", "-c", "echo no database; exit 3"],
+            "ended with exit status 3 before it listened on",
+        ),
+        (
+            URL,
+            &["sh", "-c", "echo no database; exit 3"],
+            "no database",
+        ),
+        (URL, &["sleep", "98762"], "does not listen on 127.0.0.1:"),
+        (
+            URL,
+            &[shop[0], shop[1], &other],
+            "write {port} where the command takes its port",
+        ),
+        (
+            &taken,
+            &[shop[0], shop[1], "{port}"],
+            "something listens on 127.0.0.1:",
+        ),
+        (
+            "--url=http://127.0.0.1:{port}/nowhere",
+            &[shop[0], shop[1], "{port}"],
+            "answers 404 Not Found; write a URL that the app serves",
+        ),
+        (
+            "--url=http://127.0.0.1:{port}/work?seconds=x",
+            &[shop[0], shop[1], "{port}"],
+            "has no answer: closed unanswered",
+        ),
+    ] {
+        let mut words = vec![url, "--start-timeout=5s", "--"];
+        words.extend(command);
+        let output = rehearse(&words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        assert!(
+            said(&output).contains(message),
+            "{message:?} in {}",
+            said(&output)
+        );
+        assert!(output.stdout.is_empty());
+    }
+    assert!(!runs("sleep\098762"));
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_every_mistake() {
+    let output = rehearse(&[
+        "--url=ftp://x/",
+        "--compare=none,kill",
+        "--rate=0",
+        "--min-wait=soon",
+        "--fail-on=few",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = said(&output);
+    for part in [
+        "--url \"ftp://x/\"",
+        "--compare \"kill\"",
+        "--rate \"0\"",
+        "--min-wait \"soon\"",
+        "--fail-on \"few\"",
+        "there is no command",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let told = said(&rehearse(&["--", "app"]));
+    assert!(told.contains("there is no URL"), "{told}");
+}
+
+#[test]
+fn more_lost_than_allowed_is_status_1() {
+    let words = [
+        URL,
+        "--compare=none",
+        "--routes=1s",
+        "--fail-on=lost=0",
+        "--",
+        "python3",
+        "tests/apps/shop.py",
+        "{port}",
+    ];
+    assert_eq!(rehearse(&words).status.code(), Some(1));
+}
+
+#[test]
+fn an_interrupt_leaves_no_process_and_no_file() {
+    for steps in 0..3 {
+        let temporary = tempfile::tempdir().unwrap();
+        let mark = format!("name=interrupted-{steps}");
+        let url = format!("--url=http://127.0.0.1:{{port}}/work?seconds=0.1&{mark}");
+        let seen = temporary.path().join("app");
+        std::fs::create_dir(&seen).unwrap();
+        // The app's own arguments are how its processes are known here.
+        let script = format!("exec python3 tests/apps/shop.py $0 # {mark}");
+        let words = [
+            url.as_str(),
+            "--compare=sleep=20,gracekeeper",
+            "--",
+            "sh",
+            "-c",
+            &script,
+            "{port}",
+        ];
+        let mut child = Process::start(command(&words, temporary.path()).env("MARK", &mark));
+        let line = [
+            "starting the app",
+            "the pod is deleted",
+            "the pod is deleted",
+        ][steps];
+        child.line(line, |text| text.contains(line).then_some(()));
+        if steps == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        child.signal(if steps == 1 { "TERM" } else { "INT" });
+        assert_eq!(child.ended().code(), Some(1));
+        std::fs::remove_dir(&seen).unwrap();
+        let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        // What was killed takes a moment to end.
+        wait_for("the app's end", || {
+            (!has_environment(&format!("MARK={mark}"))).then_some(())
+        });
+    }
+}
+
+/// Whether a process with this in its environment runs.
+fn has_environment(variable: &str) -> bool {
+    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    let environments = folders.filter_map(|entry| std::fs::read(entry.path().join("environ")).ok());
+    environments.into_iter().any(|text| {
+        text.split(|byte| *byte == 0)
+            .any(|one| one == variable.as_bytes())
+    })
+}
+
+#[test]
+fn the_help_of_rehearse_is_the_recorded_one() {
+    let shown = String::from_utf8(rehearse(&["-h"]).stdout).unwrap();
+    let path = folder("tests/binary/help-rehearse.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &shown).unwrap();
+    }
+    let recorded = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        shown, recorded,
+        "run the tests with UPDATE=1 and read what changes"
+    );
+}
