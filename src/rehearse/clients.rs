@@ -369,7 +369,7 @@ mod tests {
                 let mut request = [0; 4096];
                 let _ = stream.read(&mut request).await.unwrap();
             } else {
-                stream.readable().await.unwrap();
+                let _ = stream.peek(&mut [0]).await.unwrap();
             }
             stream.write_all(answer).await.unwrap();
         });
