@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -17,6 +18,9 @@ use super::target::PORT;
 
 /// In the environment of each process of an app, so that those that left its process group are found too.
 const MARK: &str = "GRACEKEEPER_REHEARSAL";
+
+/// How many instances were started.
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// How often it is asked whether the app listens.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -55,7 +59,12 @@ impl App {
             bail!("there is no command");
         };
         let file = File::options().create(true).append(true).open(output)?;
-        let mark = format!("{}-{port}", std::process::id());
+        // A restarted app has the same port, and must not end with the one before it.
+        let mark = format!(
+            "{}-{}",
+            std::process::id(),
+            STARTED.fetch_add(1, Ordering::Relaxed)
+        );
         let child = Command::new(program)
             .args(arguments)
             .env("PORT", &port)

@@ -98,6 +98,32 @@ fn an_app_that_dies_at_sigterm_loses_requests_without_a_hook_and_none_with_grace
 }
 
 #[test]
+fn a_restarted_app_serves_again() {
+    let words = [
+        URL,
+        "--compare=none,gracekeeper",
+        "--routes=500ms",
+        "--min-wait=1s",
+        "--grace-period=10s",
+        "--restart",
+        "--json",
+        "--",
+        "python3",
+        "tests/apps/shop.py",
+        "{port}",
+    ];
+    let output = rehearse(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["restart"], true);
+    let verdict = &result["runs"][1]["verdict"];
+    assert_eq!(
+        verdict["going"], false,
+        "only the app's hook is called: {verdict}"
+    );
+}
+
+#[test]
 fn an_app_that_ignores_sigterm_is_killed_when_the_grace_period_is_over() {
     let script = "trap '' TERM; python3 tests/apps/shop.py $0 & wait; wait";
     let output = rehearse(&[
