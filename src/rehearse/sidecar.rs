@@ -43,6 +43,7 @@ impl Sidecar {
             // The flags have all that the environment had.
             command.env_remove(name);
         }
+        let chosen = flags.iter().any(|flag| flag.starts_with("--local-peers"));
         let mut child = command
             .arg("run")
             .args(
@@ -51,6 +52,8 @@ impl Sidecar {
                     .map(|flag| flag.replace(PORT, &app.to_string())),
             )
             .args(["--listen=127.0.0.1:0", "--kube=off", "--log-format=json"])
+            // The clients here call from a loopback address, and are no proxy in the pod.
+            .args((!chosen).then_some("--local-peers=clients"))
             .arg(format!(
                 "--termination-log={}",
                 folder.join("termination-log").display()
