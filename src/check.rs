@@ -1,7 +1,7 @@
 //! `gracekeeper check`: reads manifests, or what a cluster has, and says what would go wrong at termination.
 //!
-//! [`input`] reads, [`manifests`] puts objects in relation, the [`rules`] find, [`ignore`] leaves out what is not to be
-//! said, [`fix`] changes files and [`output`] prints. A rule never prints, and a printer knows no rule.
+//! `input` reads, `manifests` puts objects in relation, the `rules` find, `ignore` leaves out what is not to be
+//! said, `fix` changes files and `output` prints. A rule never prints, and a printer knows no rule.
 
 mod cluster;
 mod explain;

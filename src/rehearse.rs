@@ -1,9 +1,9 @@
 //! `gracekeeper rehearse`: plays the kubelet and clients to a real command on this machine, in several ways, and reports
 //! which requests a termination loses.
 //!
-//! [`app`] starts the command, [`clients`] send requests to where [`routes`] lead, and [`kubelet`] terminates; [`run`] puts
-//! them together for one [`way`]. What was seen is a [`record`]; [`verdict`] and [`advice`] are pure functions of records,
-//! and [`report`] shows all of it.
+//! `app` starts the command, `clients` send requests to where `routes` lead, and `kubelet` terminates; `run` puts
+//! them together for one `way`. What was seen is a `record`; `verdict` and `advice` are pure functions of records,
+//! and `report` shows all of it.
 
 mod advice;
 mod app;

@@ -11,6 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
@@ -67,6 +68,7 @@ fn unknown(object: &Value) -> Option<Vec<String>> {
         "ValidatingAdmissionPolicy" => check::<ValidatingAdmissionPolicy>(object),
         "ValidatingAdmissionPolicyBinding" => check::<ValidatingAdmissionPolicyBinding>(object),
         "Pod" => check::<Pod>(object),
+        "PodDisruptionBudget" => check::<PodDisruptionBudget>(object),
         "Role" => check::<Role>(object),
         "RoleBinding" => check::<RoleBinding>(object),
         "Secret" => check::<Secret>(object),
@@ -100,7 +102,7 @@ fn a_field_in_the_wrong_place_is_found() {
     let pod = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "spec": {"containers": [{"name": "app", "preStop": 1, "lifecycle": {"preStop": {"httpGet": {"port": 1}}, "prestop": 1}}]}
+        "spec": {"containers": [{"name": "app", "lifecycle": {"preStop": {"httpGet": {"port": 1}}, "prestop": 1}, "preStop": 1}]}
     });
     assert_eq!(
         unknown(&pod).unwrap(),
