@@ -14,12 +14,13 @@ import tempfile
 LOAD = 'docker load --quiet --input "$ARCHIVE" && kind load docker-image "$IMAGE"'
 
 
-def load_program(name, program):
-    """The image of a program of this machine, with the libraries that it needs; the program is its entrypoint."""
+def load_program(name, program, more=()):
+    """The image of a program of this machine, with the libraries that it needs and more files (each with its place); the
+    program is its entrypoint."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     libraries = [word for word in said.split() if word.startswith("/")]
     with tempfile.TemporaryDirectory() as folder:
-        return load(name, program, folder, [(os.path.realpath(path), path.lstrip("/")) for path in libraries])
+        return load(name, program, folder, [*((os.path.realpath(path), path.lstrip("/")) for path in libraries), *more])
 
 
 def load(name, binary, folder, more=()):

@@ -1,6 +1,7 @@
 """What comes to every pod beside its clients: monitors, a proxy in front, connections that are open and not used."""
 
 import json
+import pathlib
 import shutil
 import time
 
@@ -15,6 +16,8 @@ MONITORED = 5 + 10
 KUBELET = 5
 SCRAPES = 5  # seconds
 CHECKS = 10
+
+NODE_APP = pathlib.Path(__file__).parents[2] / "apps/node"
 
 NGINX = """
 worker_processes 1;
@@ -36,8 +39,8 @@ http {
 """
 
 
-def helper(ns, name, *args):
-    """A pod of the shop's image that runs until the namespace goes."""
+def helper(ns, name, *args, image=None):
+    """A pod of the shop's image, or of that one, that runs until the namespace goes or its work is done."""
     ns.apply({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -48,14 +51,14 @@ def helper(ns, name, *args):
             "terminationGracePeriodSeconds": 1,
             "containers": [{
                 "name": "helper",
-                "image": ns.images["shop"],
+                "image": image or ns.images["shop"],
                 "imagePullPolicy": "IfNotPresent",
                 "args": list(args),
                 "securityContext": shop.SECURITY,
             }],
         },
     })
-    wait_for(f"pod {name} to run", lambda: ns.get("pod", name)["status"].get("phase") == "Running")
+    wait_for(f"pod {name} to run", lambda: ns.get("pod", name)["status"].get("phase") in ("Running", "Succeeded"))
 
 
 def address(pod, port=shop.PORT):
@@ -154,6 +157,68 @@ def idle_websockets(cluster, result):
         ns.pods.all_gone(pods)
         result.pods, result.events = pods, ns.events()
         gone_in_time(result, 5 + 3 + KUBELET)
+
+
+def real_libraries(images):
+    """A pod whose app speaks Socket.IO and gRPC with the real libraries, and drops what it has in hand at SIGTERM."""
+    node, modules = shutil.which("node"), NODE_APP / "node_modules"
+    if not node or not modules.exists():
+        raise Skipped("there is no node on this machine, or `make setup` has not fetched the packages of tests/apps/node")
+    files = [NODE_APP / "idle.js", *(path for path in sorted(modules.rglob("*")) if path.is_file())]
+    node_image = image.load_program("node", node, [(path, path.relative_to(NODE_APP)) for path in files])
+    parts = shop.keeper(images, appPorts=[8000, 9000])
+    app = {
+        "name": "shop",
+        "image": node_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["/idle.js", "serve"],
+        "ports": [{"containerPort": port} for port in (8000, 9000)],
+        "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1},
+        "securityContext": shop.SECURITY,
+        "lifecycle": parts["hook"],
+    }
+    return node_image, shop.pod([app], [parts["sidecar"]])
+
+
+def visited(ns, node_image):
+    """Has clients of the real libraries connect to each pod: Socket.IO, and gRPC channels that were never used, that were
+    used once, and that the client keeps alive with pings."""
+    for n, pod in enumerate(ns.pods.there()):
+        helper(ns, f"visit-{n}", "/idle.js", "visit", pod.object["status"]["podIP"], image=node_image)
+        wait_for("the clients to be connected", lambda n=n: "are open" in ns.kubectl("logs", f"visit-{n}"))
+    # Some of their pings.
+    time.sleep(12)
+
+
+@scenario("idle Socket.IO clients and gRPC channels, by the real libraries, hold no drain")
+def idle_libraries(cluster, result):
+    with cluster.namespace("idle-libraries", result) as ns:
+        node_image, spec = real_libraries(ns.images)
+        shop.opened(ns, shop.workload("Deployment", spec, replicas=2))
+        visited(ns, node_image)
+        pods = ns.pods.there()
+        ns.kubectl("scale", "deployment/shop", "--replicas=0")
+        ns.pods.all_gone(pods)
+        result.pods, result.events = pods, ns.events()
+        gone_in_time(result, 5 + 3 + KUBELET)
+
+
+@scenario("a message and a call of 12 s, among idle Socket.IO clients and gRPC channels, are answered")
+def slow_libraries(cluster, result):
+    with cluster.namespace("slow-libraries", result) as ns:
+        node_image, spec = real_libraries(ns.images)
+        shop.opened(ns, shop.workload("Deployment", spec, replicas=1))
+        visited(ns, node_image)
+        pods = ns.pods.there()
+        helper(ns, "ask", "/idle.js", "ask", pods[0].object["status"]["podIP"], "12", image=node_image)
+        wait_for("the slow work to begin", lambda: "asked" in ns.kubectl("logs", "ask"))
+        ns.kubectl("scale", "deployment/shop", "--replicas=0")
+        ns.pods.all_gone(pods)
+        result.pods, result.events = pods, ns.events()
+        wait_for("the answers", lambda: ns.get("pod", "ask")["status"].get("phase") in ("Succeeded", "Failed"))
+        said = ns.kubectl("logs", "ask")
+        assert "answers: done,done" in said, said
+        gone_in_time(result, 12 + 10 + KUBELET)
 
 
 @scenario("a release whose app never comes up is rolled back: its pods go at once")
