@@ -52,6 +52,9 @@ impl Facts {
 fn arrivals(snapshot: &TrafficSnapshot) -> String {
     match snapshot.visitors.arriving_text() {
         Some(arriving) => format!("requests that still arrive from {arriving}"),
+        None if snapshot.arrivals == 0 => {
+            "the first look at the traffic since the end of min-wait".to_owned()
+        }
         None => "a longer silence after the last requests that arrived".to_owned(),
     }
 }
@@ -130,6 +133,24 @@ mod tests {
                 "requests that still arrive from 10.0.0.7 at 1.25/s"
             ),
         }
+    }
+
+    #[test]
+    fn a_silence_is_after_requests_alone() {
+        let after = |requests: u64| {
+            arrivals(&TrafficSnapshot {
+                arrivals: requests,
+                ..TrafficSnapshot::default()
+            })
+        };
+        assert_eq!(
+            after(0),
+            "the first look at the traffic since the end of min-wait"
+        );
+        assert_eq!(
+            after(1),
+            "a longer silence after the last requests that arrived"
+        );
     }
 
     #[tokio::test(start_paused = true)]
