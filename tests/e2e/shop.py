@@ -86,8 +86,8 @@ def stopped_by(images, way, told=False, rude=False, grace=60):
         container["lifecycle"] = {"preStop": {"exec": {"command": words}}}
     if not way.startswith("gracekeeper"):
         return pod([container], grace=grace)
-    parts = keeper(images, grace, appPorts=[PORT], inflight=[METRIC] if way.endswith("metric") else [],
-                   notify=[closing] if told else [])
+    parts = keeper(images, grace, appPorts=[PORT], inflight=[METRIC] if "metric" in way else [],
+                   notify=[closing] if told else [], appShutdown="graceful" if "graceful" in way else "abrupt")
     container["lifecycle"] = parts["hook"]
     return pod([container], [parts["sidecar"]], grace=grace)
 

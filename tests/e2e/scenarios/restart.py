@@ -16,6 +16,11 @@ MAX_QUIET = 10
 SLACK = 7
 
 WAYS = ["no hook", "sleep 5", "sleep 15", "gracekeeper, metric", "gracekeeper, port"]
+# For an app that finishes its work by itself.
+HANDOVERS = ["gracekeeper, metric, graceful", "gracekeeper, port, graceful"]
+
+# How late routes are at the most.
+LATE = {"fast": 0, "slow": 12}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class Cell:
         """Whether a client's last request may be lost in any way: it keeps its connection, and the app is not told."""
         return self.connections == "keep-alive" and not self.told
 
+    @property
+    def hook_limit(self):
+        """Seconds that a handover may take: with fast routes those of the sleep that loses nothing there, and 3 for new
+        connections; with slow ones until they have followed, and the longest silence after that."""
+        if self.routes == "slow":
+            return LATE["slow"] + MAX_QUIET
+        return 15 if self.loses_last else 5 + 3
+
     def play(self, cluster, result):
         result.cell = self
         with cluster.namespace(slug(self.name), result) as ns:
@@ -54,8 +67,11 @@ class Cell:
         """What is claimed of gracekeeper."""
         if not self.way.startswith("gracekeeper"):
             return
-        judge_haste(result, self.loses_last)
-        if not self.loses_last:
+        if self.way in HANDOVERS:
+            judge_handover(result, self.hook_limit)
+        else:
+            judge_haste(result, self.loses_last)
+        if self.way in HANDOVERS or not self.loses_last:
             assert result.failed == 0, str(result.outcomes[0])
         result.told_exactly(ns)
 
@@ -63,7 +79,7 @@ class Cell:
 def scenarios(routes):
     for manners in ("polite", "rude"):
         for connections in ("new", "keep-alive"):
-            for way in WAYS:
+            for way in WAYS + (HANDOVERS if manners == "polite" else []):
                 # Without a hook the app is not told.
                 for told in (False, True) if way != "no hook" else (False,):
                     cell = Cell(routes, manners, connections, way, told)
@@ -82,6 +98,15 @@ def judge_haste(result, stay):
         said = f"{pod.name} had work for {busy:.1f} s, and was gone after {pod.took:.1f} s"
         assert stay or pod.took <= max(busy, MIN_WAIT) + MAX_QUIET + SLACK, said
         assert busy >= 15 - SLACK or pod.took < 15, said
+
+
+def judge_handover(result, hook_limit):
+    """Once routes have changed the app has the rest, whatever clients keep their connections."""
+    assert result.verdicts() == f"{len(result.pods)} handed-over", result.verdicts()
+    for pod in result.pods:
+        busy = max((at / 1000 - pod.deleted for at, _ in result.outcomes[0].inflight(pod)), default=0)
+        said = f"{pod.name} had work for {busy:.1f} s, and was gone after {pod.took:.1f} s"
+        assert pod.took <= max(busy, hook_limit) + SLACK, said
 
 
 def compared(results):
