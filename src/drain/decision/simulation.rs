@@ -7,6 +7,7 @@
 //! the app closes it.
 
 mod monitors;
+mod peers;
 
 use super::*;
 use crate::drain::reads::Read;
