@@ -149,8 +149,7 @@ impl Table {
     ) {
         let mut history = self.history();
         let known = |history: &History, of: &Connection| {
-            let past = history.of(of.cookie)?;
-            past.replied.filter(|_| past.brought == of.brought())
+            (history.of(of.cookie)).and_then(|past| past.replied_to(of))
         };
         let ask = tied.iter().any(|of| known(&history, of).is_none());
         let said = if ask && procfs::tells_replies() {

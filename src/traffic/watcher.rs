@@ -508,8 +508,10 @@ mod tests {
         assert_eq!(traffic.clone().read(began, None).await.unwrap().waiting, 3);
         traffic.hook_answered(Instant::now() + 150 * QUIET, false);
         let clients: Vec<_> = pairs.into_iter().map(|(client, _app)| client).collect();
-        sleep(QUIET).await;
-        assert_eq!(traffic.final_counts(false).await.cut, 3);
+        // The kernel's notices are late on a loaded machine.
+        while traffic.final_counts(false).await.cut < 3 {
+            sleep(QUIET).await;
+        }
         drop(clients);
         assert_eq!(traffic.final_counts(true).await.cut, 3, "each once");
     }
