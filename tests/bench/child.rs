@@ -8,7 +8,7 @@ use std::thread;
 
 /// Ends when dropped.
 pub struct Sidecar {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
 }
 
@@ -41,8 +41,8 @@ impl Sidecar {
         ask(self.address, what)
     }
 
-    /// What a line of its status says of its memory, in KiB.
-    pub fn kib(&self, line: &str) -> u64 {
+    /// What a line of its status says: KiB where it is about memory (man 5 proc_pid_status).
+    pub fn status(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
         let digits: String = value.chars().filter(char::is_ascii_digit).collect();

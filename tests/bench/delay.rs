@@ -42,8 +42,8 @@ fn main() {
     println!("| --- | --- | --- |\n| {} |", columns(readiness));
     println!(
         "\nMemory of the sidecar after {DRAINS} drains: {} KiB, of it anonymous {} KiB",
-        sidecar.kib("VmRSS"),
-        sidecar.kib("RssAnon")
+        sidecar.status("VmRSS"),
+        sidecar.status("RssAnon")
     );
 }
 
