@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -178,11 +179,38 @@ impl WatchedPod {
         change(snapshot.get_or_insert_default());
     }
 
+    /// Does something so many times, during all of which the pod drains.
+    pub async fn while_draining(&self, times: usize, every: Duration, again: impl Fn()) {
+        for _ in 0..times {
+            sleep(every).await;
+            again();
+            assert_eq!(self.pod.phase(), Phase::Draining);
+        }
+    }
+
     pub fn arrive(&self) {
         self.change(|snapshot| {
             snapshot.arrivals += 1;
             snapshot.last_arrival = Some(Instant::now());
         });
+    }
+}
+
+/// The verdict of a drain, during which something is done again and again.
+pub async fn verdict_while(
+    verdict: impl Future<Output = Result<Arc<Verdict>, RecvError>>,
+    every: Duration,
+    again: impl Fn(),
+) -> Arc<Verdict> {
+    let again = async {
+        loop {
+            sleep(every).await;
+            again();
+        }
+    };
+    tokio::select! {
+        verdict = verdict => verdict.unwrap(),
+        () = again => unreachable!(),
     }
 }
 

@@ -140,37 +140,32 @@ impl Verdict {
         let reason = self.reason.as_deref();
         let waiting_for = self.waiting_for.as_deref();
         let monitors = (self.visitors.as_deref()).and_then(Visitors::monitors_text);
+        // A level has to be known when the program is built. What is none is not logged.
+        macro_rules! ended {
+            ($log:ident) => {
+                $log!(
+                    outcome,
+                    took_seconds,
+                    inflight,
+                    trigger,
+                    going,
+                    arrivals,
+                    last_arrival_seconds,
+                    requests,
+                    stuck_seconds,
+                    persistent,
+                    reason,
+                    waiting_for,
+                    monitors,
+                    "drain ended"
+                )
+            };
+        }
         match self.outcome {
-            Outcome::Deadline | Outcome::Blind | Outcome::Persistent | Outcome::Stuck => warn!(
-                outcome,
-                took_seconds,
-                inflight,
-                trigger,
-                going,
-                arrivals,
-                last_arrival_seconds,
-                requests,
-                stuck_seconds,
-                persistent,
-                reason,
-                waiting_for,
-                monitors,
-                "drain ended"
-            ),
-            _ => info!(
-                outcome,
-                took_seconds,
-                inflight,
-                trigger,
-                going,
-                arrivals,
-                last_arrival_seconds,
-                requests,
-                reason,
-                waiting_for,
-                monitors,
-                "drain ended"
-            ),
+            Outcome::Deadline | Outcome::Blind | Outcome::Persistent | Outcome::Stuck => {
+                ended!(warn);
+            }
+            _ => ended!(info),
         }
         if self.outcome == Outcome::Persistent {
             warn!(

@@ -1,12 +1,11 @@
 //! On which ports this pod listens, as the kernel's table has it: whether a port is the app's, or a typing mistake.
 
-use std::collections::{BTreeSet, HashSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::sockets::SIDECAR_PORTS;
+use super::sockets::{Error, SIDECAR_PORTS, listeners_of_others};
 
 /// How long after an app's first sign of life all its ports should listen.
 pub const APP_START: Duration = Duration::from_secs(10);
@@ -14,16 +13,13 @@ pub const APP_START: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The state of a listening socket in /proc/net/tcp (`TCP_LISTEN` in include/net/tcp_states.h).
-const LISTEN: &str = "0A";
-
 /// The ports on which processes of this pod listen, our own left out.
-pub fn listening() -> BTreeSet<u16> {
-    let own = own_inodes();
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
-    (tables.iter().flatten())
-        .flat_map(|table| ports(table, &own))
-        .collect()
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn listening() -> Result<BTreeSet<u16>, Error> {
+    let others = listeners_of_others().await?;
+    Ok(others.iter().map(|listener| listener.port).collect())
 }
 
 /// What to say of ports of the app on which nothing listens, though the app is up and listens on others: asked again for
@@ -31,7 +27,7 @@ pub fn listening() -> BTreeSet<u16> {
 pub async fn silent_ports(ports: &BTreeSet<u16>) -> Option<String> {
     let began = Instant::now();
     loop {
-        let others = listening();
+        let others = listening().await.ok()?;
         let silent: Vec<u16> = ports.difference(&others).copied().collect();
         if silent.is_empty() {
             return None;
@@ -61,62 +57,20 @@ pub fn unheard(ports: &[u16], others: &BTreeSet<u16>) -> Option<String> {
     })
 }
 
-/// The listening ports of a table but for those of these sockets.
-fn ports(table: &str, own: &HashSet<String>) -> Vec<u16> {
-    let lines = table.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (address, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        let (_, port) = address.rsplit_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        (*state == LISTEN && !own.contains(*inode)).then_some(port)
-    });
-    lines.collect()
-}
-
-/// The inodes of this process's sockets.
-fn own_inodes() -> HashSet<String> {
-    let files = fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let links = files.filter_map(|file| fs::read_link(file.path()).ok());
-    links
-        .filter_map(|link| {
-            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-            Some(inode.to_owned())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
-    fn our_own_sockets_are_left_out() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(!listening().contains(&port));
-        let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        assert!(ports(&table, &HashSet::new()).contains(&port));
-    }
-
-    #[test]
-    fn only_listening_sockets_count() {
-        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-        let row = |port: &str, state: &str, inode: &str| {
-            format!(
-                "   0: 0100007F:{port} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 1\n"
-            )
-        };
-        let table = [
-            head,
-            &row("1F90", "0A", "7"),
-            &row("1F91", "01", "8"),
-            &row("1F92", "0A", "9"),
-        ]
-        .concat();
-        assert_eq!(ports(&table, &["9".to_owned()].into()), [8080]);
+    fn what_the_pod_listens_on_instead_is_said_and_known_sidecars_are_not() {
+        let said = unheard(&[8000, 8001], &[8080, 15090].into()).unwrap();
+        assert!(
+            said.starts_with(
+                "nothing listens on port 8000, 8001, but the pod listens on 8080; write"
+            ),
+            "{said}"
+        );
+        assert_eq!(unheard(&[8000], &[15090].into()), None);
+        assert_eq!(unheard(&[8000], &BTreeSet::new()), None);
     }
 }

@@ -296,9 +296,9 @@ impl Meter {
             }
             Kind::Sockets { .. } => None,
         };
-        let found = match e.is_absent() {
-            true => found.or_else(|| self.other_listeners()),
-            false => found,
+        let found = match found {
+            None if e.is_absent() => self.other_listeners().await,
+            found => found,
         };
         let Some(found) = found else { return };
         let is_new = {
@@ -313,10 +313,13 @@ impl Meter {
 
     /// What to say where nothing listens on the source's port, and another port of the pod has a listener for so long
     /// that the app should be up.
-    fn other_listeners(&self) -> Option<String> {
+    async fn other_listeners(&self) -> Option<String> {
         let ports = self.source.local_ports();
-        let others = listening();
-        if ports.is_empty() || others.is_empty() || ports.iter().any(|port| others.contains(port)) {
+        if ports.is_empty() {
+            return None;
+        }
+        let others = listening().await.ok()?;
+        if others.is_empty() || ports.iter().any(|port| others.contains(port)) {
             return None;
         }
         let now = Instant::now();

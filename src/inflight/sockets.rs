@@ -4,6 +4,7 @@
 //! An app that says nothing about its work still has sockets, and the kernel knows of each how many bytes came and went
 //! and when. That is enough to tell a connection that waits for an answer from one that is merely kept open.
 
+mod auto_ports;
 mod connection;
 mod control;
 mod frames;
@@ -19,11 +20,11 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use auto_ports::AutoPorts;
 pub use connection::{Connection, INTERIM, LastSpoke, State};
 use history::History;
-pub use history::Past;
-pub use listeners::{AutoPorts, SIDECAR_PORTS};
-pub use netlink::{CloseNotice, CloseNotices, Listener, RecentlyClosed, listeners};
+pub use listeners::{Listener, SIDECAR_PORTS, listeners, listeners_of_others};
+pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
 /// acknowledges by 40 to 200 ms, for the reply to go with it.
@@ -89,10 +90,10 @@ impl Table {
     }
 
     /// The ports of this read.
-    fn ports_now(&self) -> Result<Cow<'_, BTreeSet<u16>>, Error> {
+    async fn ports_now(&self) -> Result<Cow<'_, BTreeSet<u16>>, Error> {
         Ok(match &self.auto {
             None => Cow::Borrowed(&self.ports),
-            Some(auto) => Cow::Owned((*auto.ports().map_err(Error::Refused)?).clone()),
+            Some(auto) => Cow::Owned((*auto.ports().await?).clone()),
         })
     }
 
@@ -101,23 +102,28 @@ impl Table {
         self.ports.iter().copied()
     }
 
-    /// Hands out each connection, judged by what earlier reads of this table saw of it too, and says whether something
-    /// listens on one of the ports; where there is no port at all, nothing is missing either.
+    /// Hands out each connection, judged by what earlier reads of this table saw of it too, and says which sockets listen
+    /// on the ports.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or does not answer.
-    pub async fn each(&self, mut each: impl FnMut(Connection)) -> Result<bool, Error> {
-        let ports = self.ports_now()?;
+    pub async fn each(&self, each: impl FnMut(Connection)) -> Result<Vec<Listener>, Error> {
+        let ports = self.ports_now().await?;
+        self.each_of(&ports, each).await
+    }
+
+    async fn each_of(
+        &self,
+        ports: &BTreeSet<u16>,
+        mut each: impl FnMut(Connection),
+    ) -> Result<Vec<Listener>, Error> {
         if ports.is_empty() {
-            return Ok(true);
+            return Ok(Vec::new()); // The kernel would take that for all ports.
         }
-        let mut listens = false;
         let mut tied = Vec::new();
         self.history().begin_read();
-        netlink::dump(&ports, |mut connection| {
-            if connection.state == State::Listen {
-                listens = true;
-            } else if connection.brought() > 0
+        let listeners = netlink::dump(ports, |mut connection| {
+            if connection.brought() > 0
                 && connection.is_tied()
                 && connection.last_received >= REPLY_KNOWN
             {
@@ -128,9 +134,9 @@ impl Table {
             }
         })
         .await?;
-        self.judge_tied(&ports, tied, each);
+        self.judge_tied(ports, tied, each);
         self.history().end_read();
-        Ok(listens)
+        Ok(listeners)
     }
 
     /// Judges those whose last request and last answer bear the same tick. The kernel is asked whether the app has
@@ -143,8 +149,7 @@ impl Table {
     ) {
         let mut history = self.history();
         let known = |history: &History, of: &Connection| {
-            let past = history.of(of.cookie)?;
-            past.replied.filter(|_| past.brought == of.brought())
+            (history.of(of.cookie)).and_then(|past| past.replied_to(of))
         };
         let ask = tied.iter().any(|of| known(&history, of).is_none());
         let said = if ask && procfs::tells_replies() {
@@ -173,8 +178,8 @@ impl Table {
         netlink::recently_closed(&self.ports, each).await
     }
 
-    /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, connections can
-    /// still be counted from `/proc`, but not looked into.
+    /// Counts by a rule, `ours` left out; and whether something listens: where there is no port at all, nothing is missing
+    /// either. Where netlink is refused, connections can still be counted from `/proc`, but not looked into.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
@@ -183,9 +188,10 @@ impl Table {
         rule: Rule,
         ours: impl Fn(SocketAddr) -> bool,
     ) -> Result<(u64, bool), Error> {
+        let ports = self.ports_now().await?;
         let mut count = 0;
         let read = self
-            .each(|connection| {
+            .each_of(&ports, |connection| {
                 let counts = match rule {
                     Rule::Open => connection.state == State::Established,
                     Rule::Busy {
@@ -197,9 +203,9 @@ impl Table {
             })
             .await;
         match (read, rule) {
-            (Ok(listens), _) => Ok((count, listens)),
+            (Ok(listeners), _) => Ok((count, !listeners.is_empty() || ports.is_empty())),
             (Err(Error::Refused(_)), Rule::Open) => {
-                procfs::count(&*self.ports_now()?, ours).map_err(Error::Refused)
+                procfs::count(&ports, ours).map_err(Error::Refused)
             }
             (Err(e), _) => Err(e),
         }

@@ -5,13 +5,16 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+mod child;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use child::{Sidecar, ask};
 
 const DRAINS: u32 = 200;
 
@@ -27,19 +30,20 @@ fn main() {
         &["--quiet-period=0s", "--poll-interval=20ms"],
         &["--quiet-period=300ms"],
     ] {
-        let sidecar = Sidecar::start(&app, flags);
+        let sidecar = start(&app, flags);
         let (delays, _) = drains(&app, &sidecar);
         println!("| {} | {} |", flags.join(" "), columns(delays));
     }
-    let sidecar = Sidecar::start(&app, &["--quiet-period=0s"]);
+    let sidecar = start(&app, &["--quiet-period=0s"]);
     let (_, readiness) = drains(&app, &sidecar);
     println!(
         "\n| from the call of POST /drain to its answer, by when readiness fails: median | p99 | most |"
     );
     println!("| --- | --- | --- |\n| {} |", columns(readiness));
     println!(
-        "\nRSS of the sidecar after {DRAINS} drains: {}",
-        sidecar.memory()
+        "\nMemory of the sidecar after {DRAINS} drains: {} KiB, of it anonymous {} KiB",
+        sidecar.status("VmRSS"),
+        sidecar.status("RssAnon")
     );
 }
 
@@ -57,9 +61,9 @@ fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
     for n in 0..DRAINS {
         app.inside.store(1, Ordering::SeqCst);
         let called = Instant::now();
-        assert!(ask(sidecar.address, "POST /drain").contains(" 202 "));
+        assert!(sidecar.ask("POST /drain").contains(" 202 "));
         readiness.push(called.elapsed());
-        assert!(ask(sidecar.address, "GET /readyz").contains(" 503 "));
+        assert!(sidecar.ask("GET /readyz").contains(" 503 "));
         let waiting = {
             let address = sidecar.address;
             thread::spawn(move || (ask(address, "POST /drain?wait=true"), Instant::now()))
@@ -71,21 +75,9 @@ fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
         let (answer, answered) = waiting.join().unwrap();
         assert!(answer.contains("\"drained\""), "{answer}");
         delays.push(answered - ended);
-        assert!(ask(sidecar.address, "DELETE /drain").contains(" 200 "));
+        assert!(sidecar.ask("DELETE /drain").contains(" 200 "));
     }
     (delays, readiness)
-}
-
-fn ask(address: SocketAddr, what: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// Says how many requests are in flight, and has none.
@@ -116,59 +108,8 @@ impl App {
     }
 }
 
-struct Sidecar {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Sidecar {
-    fn start(app: &App, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gracekeeper"))
-            .args([
-                "run",
-                "--listen=127.0.0.1:0",
-                "--log-format=json",
-                "--min-wait=0s",
-                "--local-peers=clients",
-            ])
-            .arg(format!(
-                "--inflight=prometheus+http://{}/metrics#busy",
-                app.address
-            ))
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                serde_json::from_str::<serde_json::Value>(&line).ok()?["address"]
-                    .as_str()?
-                    .parse()
-                    .ok()
-            })
-            .unwrap();
-        thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    fn memory(&self) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let lines = status
-            .lines()
-            .filter(|l| l.starts_with("VmRSS") || l.starts_with("RssAnon"));
-        lines
-            .map(|l| l.replace('\t', " "))
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(app: &App, flags: &[&str]) -> Sidecar {
+    let inflight = format!("--inflight=prometheus+http://{}/metrics#busy", app.address);
+    let always = ["--min-wait=0s", "--local-peers=clients", &inflight];
+    Sidecar::start(&[&always, flags].concat())
 }

@@ -8,7 +8,7 @@ use crate::check::manifests::PodFacts;
 use crate::check::rule::{Find, Findings, Rule, Severity};
 use crate::check::sidecar::{HookKind, hook_kind, image_name, is_client, nodes};
 use crate::podspec::edit;
-use crate::podspec::{Action, Container, Handler, Role};
+use crate::podspec::{Action, Container, Handler, Port, Role};
 
 /// The rules of this file.
 pub const RULES: &[Rule] = &[
@@ -99,14 +99,20 @@ fn hooks<'a, 'b>(
         .filter_map(|container| Some((container, container.pre_stop()?)))
 }
 
-fn port_name_of_another(facts: &PodFacts<'_>, findings: &mut Findings) {
-    for (container, hook) in hooks(facts) {
-        let Action::HttpGet {
+/// Those of them that call a port over HTTP.
+fn http_hooks<'a, 'b>(
+    facts: &'b PodFacts<'a>,
+) -> impl Iterator<Item = (&'b Container<'a>, Handler<'a>, Port<'a>)> {
+    hooks(facts).filter_map(|(container, hook)| match hook.action() {
+        Action::HttpGet {
             port: Some(port), ..
-        } = hook.action()
-        else {
-            continue;
-        };
+        } => Some((container, hook, port)),
+        _ => None,
+    })
+}
+
+fn port_name_of_another(facts: &PodFacts<'_>, findings: &mut Findings) {
+    for (container, _, port) in http_hooks(facts) {
         let Some(name) = port
             .name()
             .filter(|name| container.port_named(name).is_none())
@@ -139,13 +145,7 @@ fn port_of_no_container(facts: &PodFacts<'_>, findings: &mut Findings) {
     let all_say = facts
         .running()
         .all(|container| container.ports().next().is_some());
-    for (container, hook) in hooks(facts) {
-        let Action::HttpGet {
-            port: Some(port), ..
-        } = hook.action()
-        else {
-            continue;
-        };
+    for (container, hook, port) in http_hooks(facts) {
         let Some(number) = port.number() else {
             continue;
         };
@@ -264,13 +264,7 @@ fn no_sidecar_for_hook(facts: &PodFacts<'_>, findings: &mut Findings) {
     if facts.sidecar.is_some() || facts.injected {
         return;
     }
-    for (container, hook) in hooks(facts) {
-        let Action::HttpGet {
-            port: Some(port), ..
-        } = hook.action()
-        else {
-            continue;
-        };
+    for (container, hook, port) in http_hooks(facts) {
         let kind = hook_kind(&hook);
         let is_ours = matches!(kind, HookKind::App | HookKind::Own);
         // An app may have such a path itself, on a port of its own.

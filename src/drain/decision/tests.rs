@@ -13,6 +13,6 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::drain::testing::{
-    BUSY, QUIET, SECOND, TestPod, WatchedPod, about, policy, seconds, source,
+    BUSY, QUIET, SECOND, TestPod, WatchedPod, about, policy, seconds, source, verdict_while,
 };
 use crate::drain::{Phase, Reading, Trigger, WhenBlind};

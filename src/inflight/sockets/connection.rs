@@ -249,16 +249,11 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const QUIET: Duration = Duration::from_millis(300);
-    const MAX_QUIET: Duration = Duration::from_secs(1);
-
-    /// An idle connection that has been answered.
-    fn answered() -> Connection {
-        Connection {
-            cookie: 1,
+impl Connection {
+    /// An idle one that was answered some time ago.
+    pub fn example(cookie: u64) -> Self {
+        Self {
+            cookie,
             port: 8000,
             peer: "10.0.0.1:1234".parse().unwrap(),
             from_pod: false,
@@ -278,6 +273,18 @@ mod tests {
             largest_segment: 536,
             round_trip: Duration::ZERO,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(300);
+    const MAX_QUIET: Duration = Duration::from_secs(1);
+
+    fn answered() -> Connection {
+        Connection::example(1)
     }
 
     #[test]

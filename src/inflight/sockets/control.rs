@@ -16,6 +16,7 @@ const PROMPT: Duration = Duration::from_millis(100);
 /// What reads of the table have shown of a connection's control frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Control {
+    /// What the kernel had counted when nothing was on its way last.
     totals: Totals,
     spoke: Spoke,
     /// What the last change added; none where no read has seen a change.
@@ -76,7 +77,7 @@ impl Control {
         let Some(before) = before else {
             return Some(Self {
                 totals,
-                spoke: first_spoke(seen, by_clock),
+                spoke: first_spoke(seen, by_clock, &totals),
                 added: None,
                 before_half: None,
                 only_control: false,
@@ -116,7 +117,7 @@ impl Control {
             return self;
         }
         let spoke = match &self.added {
-            None => first_spoke(seen, by_clock),
+            None => first_spoke(seen, by_clock, &self.totals),
             Some(added) => later_spoke(seen, by_clock, added),
         };
         Self { spoke, ..self }
@@ -149,8 +150,7 @@ impl Control {
 }
 
 /// Which end spoke last, of a connection of which no read has seen a change.
-fn first_spoke(seen: &Connection, by_clock: LastSpoke) -> Spoke {
-    let totals = seen.totals();
+fn first_spoke(seen: &Connection, by_clock: LastSpoke, totals: &Totals) -> Spoke {
     match (by_clock, totals.opening()) {
         (LastSpoke::App, _) | (_, Some(Opening::Unused)) => Spoke::App,
         (_, Some(Opening::Unclear)) => Spoke::PerhapsIdle,

@@ -8,44 +8,41 @@ use std::collections::HashMap;
 use super::REPLY_KNOWN;
 use super::connection::{Connection, INTERIM, LastSpoke};
 use super::control::Control;
+use super::frames::Totals;
 
-/// A connection as a read of the table saw it. Ages are in milliseconds, counted from that read.
+/// A connection as a read of the table saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
-    /// Bytes that had come, the end of the client's half not counted.
-    pub brought: u64,
-    /// Bytes of the app's that had arrived, the end of its half not counted.
-    pub answered: u64,
-    /// Segments in which bytes had come.
-    pub segments: u32,
-    /// Of these, how many came last, less than half a second apart; 0 where that is not known.
-    pub burst: u32,
-    /// How long before the read bytes had come.
-    pub last_received: u32,
-    /// How long before the read the app had sent bytes.
-    pub last_sent: u32,
+    /// What the kernel had counted.
+    totals: Totals,
+    /// Of the segments that had come, how many came last, less than half a second apart; 0 where that is not known.
+    burst: u32,
+    /// How long before the read bytes had come, in milliseconds.
+    last_received: u32,
     /// Whether the kernel was asked if the app had replied to what had come, and what it said.
-    pub replied: Option<Option<bool>>,
+    replied: Option<Option<bool>>,
     /// Which end spoke last.
-    pub last_spoke: LastSpoke,
-    /// What is known of its control frames.
-    pub control: Option<Control>,
+    last_spoke: LastSpoke,
+    /// What is known of its control frames; none where something was on its way at each read.
+    control: Option<Control>,
 }
 
 impl Past {
     /// What is to be remembered of a connection, which was seen so before.
-    pub fn new(seen: &Connection, past: Option<&Past>) -> Self {
+    fn new(seen: &Connection, past: Option<&Past>) -> Self {
         Self {
-            brought: seen.brought(),
-            answered: seen.answered(),
-            segments: seen.segments,
+            totals: seen.totals(),
             burst: burst(seen, past),
             last_received: seen.last_received,
-            last_sent: seen.last_sent,
             replied: None,
             last_spoke: seen.last_spoke(),
             control: past.and_then(|past| past.control),
         }
+    }
+
+    /// What the kernel said of the app's reply to what has come by now; none where it was not asked since.
+    pub fn replied_to(&self, seen: &Connection) -> Option<Option<bool>> {
+        (self.replied).filter(|_| self.totals.received == seen.brought())
     }
 }
 
@@ -54,7 +51,7 @@ fn burst(seen: &Connection, past: Option<&Past>) -> u32 {
     let Some(past) = past else {
         return u32::from(seen.segments == 1);
     };
-    match seen.segments.saturating_sub(past.segments) {
+    match seen.totals().since(&past.totals).segments_received {
         0 => past.burst,
         more if past.last_received >= REPLY_KNOWN => more,
         more if past.burst > 0 => past.burst + more,
@@ -71,7 +68,7 @@ fn burst(seen: &Connection, past: Option<&Past>) -> u32 {
 /// - Nothing has come or gone since: it is as it was.
 /// - Nothing has come since, and more than an interim answer has gone: it was answered.
 /// - It was idle, one segment has come since, and something was acknowledged: that segment was answered.
-pub fn judge(seen: &Connection, past: Option<&Past>) -> LastSpoke {
+fn judge(seen: &Connection, past: Option<&Past>) -> LastSpoke {
     let by_clock = seen.last_spoke_by_clock();
     if by_clock != LastSpoke::Unclear || !seen.is_quiet() {
         return by_clock;
@@ -81,10 +78,9 @@ pub fn judge(seen: &Connection, past: Option<&Past>) -> LastSpoke {
         return LastSpoke::App;
     }
     let Some(past) = past else { return by_clock };
-    let came = seen.brought().saturating_sub(past.brought);
-    let went = seen.answered().saturating_sub(past.answered);
-    let one_segment = seen.segments == past.segments.wrapping_add(1);
-    match (came, went) {
+    let added = seen.totals().since(&past.totals);
+    let one_segment = added.segments_received == 1;
+    match (added.received, added.acknowledged) {
         (0, 0) => past.last_spoke,
         (0, went) if went > INTERIM => LastSpoke::App,
         (1.., 1..) if one_segment && past.last_spoke == LastSpoke::App => LastSpoke::App,
@@ -147,25 +143,13 @@ mod tests {
     /// A connection whose last request and last answer bear the same tick, and nothing tells which came first.
     fn tie(brought: u64, answered: u64, segments: u32) -> Connection {
         Connection {
-            cookie: 1,
-            port: 8000,
-            peer: "10.0.0.1:1234".parse().unwrap(),
-            from_pod: false,
-            state: State::Established,
-            unread: 0,
-            unacknowledged: 0,
             received: brought,
             segments,
             acknowledged: answered,
             last_received: 900,
             last_sent: 900,
             last_acknowledgement: 900,
-            replied: None,
-            judged: None,
-            only_control: false,
-            segments_sent: 2,
-            largest_segment: 536,
-            round_trip: std::time::Duration::ZERO,
+            ..Connection::example(1)
         }
     }
 

@@ -1,9 +1,10 @@
-//! The ports on which the pod listens, where the app's are not known by number: `--app-port=auto`.
+//! The sockets on which processes of the pod take connections.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{Error, netlink, procfs};
 
 /// Ports of known sidecars and admin pages, which are not the app's. An app that has one of them needs it by number.
 pub const SIDECAR_PORTS: &[u16] = &[
@@ -22,124 +23,56 @@ pub const SIDECAR_PORTS: &[u16] = &[
     9090, 9091, 8200,
 ];
 
-/// Where the kernel shows the listening sockets of this network namespace.
-const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-
-/// The state of a listening socket in these tables.
-const LISTENS: &str = "0A";
-
-/// The app's ports, found when a drain begins and kept until it is over: an app that is told of the drain may close them.
-#[derive(Debug, Clone, Default)]
-pub struct AutoPorts(Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// The sidecar's own port.
-    own: Option<u16>,
-    /// None while the pod serves.
-    found: Option<Arc<BTreeSet<u16>>>,
+/// A socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Where clients reach it. An IPv4 address is one also where the socket is an IPv6 one.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The socket's own number, as the links of `/proc/PID/fd` have it. The kernel counts on through all its 32 bits
+    /// before it gives one twice.
+    pub inode: u32,
 }
 
-impl AutoPorts {
-    /// The sidecar's own port is not the app's.
-    pub fn leave_out(&self, port: u16) {
-        self.state().own = Some(port);
-    }
-
-    /// The ports: those that were found when the drain began, or where none runs, those of now.
-    ///
-    /// # Errors
-    /// When the kernel's table cannot be read.
-    pub fn ports(&self) -> io::Result<Arc<BTreeSet<u16>>> {
-        match self.found() {
-            Some(found) => Ok(found),
-            None => self.look().map(Arc::new),
-        }
-    }
-
-    /// Keeps the ports of now until [`Self::serving`].
-    ///
-    /// # Errors
-    /// When the kernel's table cannot be read.
-    pub fn drain_begins(&self) -> io::Result<Arc<BTreeSet<u16>>> {
-        let found = self.ports()?;
-        self.state().found = Some(Arc::clone(&found));
-        Ok(found)
-    }
-
-    /// The drain is over, and the pod serves again.
-    pub fn serving(&self) {
-        self.state().found = None;
-    }
-
-    /// Those of the drain that runs, or of the last one.
-    pub fn found(&self) -> Option<Arc<BTreeSet<u16>>> {
-        self.state().found.clone()
-    }
-
-    fn look(&self) -> io::Result<BTreeSet<u16>> {
-        let tables = TABLES.map(std::fs::read_to_string);
-        // A machine without IPv6 has no table of it.
-        if let [Err(e), _] = tables {
-            return Err(e);
-        }
-        let own = self.state().own;
-        let text: String = tables.into_iter().flatten().collect();
-        let mut ports = app_ports(&text);
-        ports.retain(|port| Some(*port) != own);
-        Ok(ports)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// Every TCP socket of this pod that listens. Where netlink is refused, `/proc` has them too.
+///
+/// # Errors
+/// When the kernel cannot be asked, or does not answer.
+pub async fn listeners() -> Result<Vec<Listener>, Error> {
+    match netlink::listeners().await {
+        Err(refused @ Error::Refused(_)) => procfs::listeners().map_err(|_| refused),
+        answer => answer,
     }
 }
 
-/// The ports that clients may reach, known sidecars left out. What listens on loopback alone is the app's only where
-/// nothing else listens: behind a proxy in the pod.
-fn app_ports(table: &str) -> BTreeSet<u16> {
-    let listeners: Vec<_> = (table.lines().filter_map(listener))
-        .filter(|(_, port)| !SIDECAR_PORTS.contains(port))
-        .collect();
-    let beyond = listeners
-        .iter()
-        .filter(|(address, _)| !address.is_loopback());
-    let reachable: BTreeSet<u16> = beyond.map(|&(_, port)| port).collect();
-    match reachable.is_empty() {
-        true => listeners.iter().map(|&(_, port)| port).collect(),
-        false => reachable,
-    }
+/// The same, without the sockets of this process.
+///
+/// # Errors
+/// When the kernel cannot be asked, or does not answer.
+pub async fn listeners_of_others() -> Result<Vec<Listener>, Error> {
+    let mut all = listeners().await?;
+    let own = own_inodes();
+    all.retain(|listener| !own.contains(&listener.inode));
+    Ok(all)
 }
 
-/// The address of a line that is a listening socket's.
-fn listener(line: &str) -> Option<(IpAddr, u16)> {
-    let mut words = line.split_whitespace().skip(1);
-    let (local, state) = (words.next()?, words.nth(1)?);
-    if state != LISTENS {
-        return None;
-    }
-    let (address, port) = local.split_once(':')?;
-    Some((ip(address)?, u16::from_str_radix(port, 16).ok()?))
-}
-
-/// An address as the table has it: words of 32 bits, each as the machine's own number.
-fn ip(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| {
-        u32::from_str_radix(text.get(at..at + 8)?, 16)
-            .ok()
-            .map(u32::to_ne_bytes)
+/// The sockets that this process holds.
+fn own_inodes() -> HashSet<u32> {
+    let Ok(links) = std::fs::read_dir("/proc/self/fd") else {
+        return HashSet::new();
     };
-    match text.len() {
-        8 => Some(Ipv4Addr::from(word(0)?).into()),
-        32 => {
-            let mut bytes = [0; 16];
-            for (index, chunk) in bytes.chunks_exact_mut(4).enumerate() {
-                chunk.copy_from_slice(&word(index * 8)?);
-            }
-            Some(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical())
-        }
-        _ => None,
-    }
+    links
+        .flatten()
+        .filter_map(|link| std::fs::read_link(link.path()).ok())
+        .filter_map(|target| inode(&target))
+        .collect()
+}
+
+/// The inode of a link such as `socket:[123]`.
+fn inode(target: &Path) -> Option<u32> {
+    let number = target.to_str()?.strip_prefix("socket:[")?;
+    number.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -148,55 +81,26 @@ mod tests {
 
     use super::*;
 
-    const HEAD: &str =
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n";
-
-    fn line(local: &str, state: &str) -> String {
-        format!(
-            "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0\n"
-        )
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn listeners_are_told_from_connections_and_sidecars() {
-        let any6 = "00000000000000000000000000000000:1F91";
-        let table = [
-            HEAD.to_owned(),
-            line("00000000:1F90", "0A"),
-            line(any6, "0A"),
-            line("00000000:1F92", "01"),
-            line("00000000:3A98", "0A"),
-            line("0100007F:1F93", "0A"),
-        ];
-        assert_eq!(app_ports(&table.concat()), [8080, 8081].into());
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn loopback_counts_where_nothing_else_listens() {
-        let mapped = "0000000000000000FFFF00000100007F:1F93";
-        let table = [HEAD, &line(mapped, "0A"), &line("00000000:3A98", "0A")];
-        assert_eq!(app_ports(&table.concat()), [8083].into());
-        assert_eq!(app_ports(HEAD), BTreeSet::new());
-    }
-
-    #[test]
-    fn a_drain_keeps_the_ports_that_were_open_when_it_began() {
-        let ports = AutoPorts::default();
-        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-        let own = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        ports.leave_out(port(&own));
-        let found = ports.drain_begins().unwrap();
-        assert!(
-            found.contains(&port(&listener)) && !found.contains(&port(&own)),
-            "{found:?}"
-        );
-        let gone = port(&listener);
-        drop(listener);
-        assert!(ports.ports().unwrap().contains(&gone));
-        ports.serving();
-        assert!(!ports.ports().unwrap().contains(&gone));
+    #[tokio::test]
+    async fn netlink_and_proc_tell_the_same_of_a_listener_and_it_is_known_as_our_own() {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
+            let socket = TcpListener::bind(address).unwrap();
+            let local = socket.local_addr().unwrap();
+            let of_it = |all: Vec<Listener>| {
+                all.into_iter()
+                    .find(|it| (it.address, it.port) == (local.ip(), local.port()))
+            };
+            let seen = of_it(netlink::listeners().await.unwrap());
+            assert!(seen.is_some(), "{address}");
+            assert_eq!(of_it(procfs::listeners().unwrap()), seen);
+            assert_eq!(of_it(listeners().await.unwrap()), seen);
+            assert_eq!(of_it(listeners_of_others().await.unwrap()), None);
+            let _client = std::net::TcpStream::connect(local).unwrap();
+            assert_eq!(
+                of_it(procfs::listeners().unwrap()),
+                seen,
+                "a connection does not listen"
+            );
+        }
     }
 }

@@ -12,7 +12,7 @@ use bytes::{BufMut as _, BytesMut};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
 
-use super::{Connection, Error, State};
+use super::{Connection, Error, Listener, State};
 
 /// Asks for the sockets of all families, and marks the answers. To ask for each family by itself is the newer way, but
 /// takes the kernel twice through a table that has the sockets of the whole machine.
@@ -62,8 +62,11 @@ pub struct RecentlyClosed {
     pub ago: Duration,
 }
 
-/// Hands out every TCP socket of these local ports, listening ones too.
-pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Result<(), Error> {
+/// Hands out every TCP connection of these local ports, and says which sockets listen there.
+pub async fn dump(
+    ports: &BTreeSet<u16>,
+    mut each: impl FnMut(Connection),
+) -> Result<Vec<Listener>, Error> {
     let states = [
         State::Established,
         State::FinWait1,
@@ -74,35 +77,28 @@ pub async fn dump(ports: &BTreeSet<u16>, mut each: impl FnMut(Connection)) -> Re
         State::Listen,
     ];
     let states = states.into_iter().map(State::bit).sum();
-    ask(ports, states, |message| connection(message).map(&mut each)).await
+    let mut listeners = Vec::new();
+    ask(ports, states, |message| match message.get(1).copied() {
+        Some(state) if State::new(state) == State::Listen => {
+            listener(message).map(|listener| listeners.push(listener))
+        }
+        _ => connection(message).map(&mut each),
+    })
+    .await?;
+    Ok(listeners)
 }
 
-/// A socket that takes connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
-    /// The kernel's own number of this socket, never given twice while the machine runs.
-    pub cookie: u64,
-    /// Where it takes them.
-    pub port: u16,
-    /// As the links of `/proc/PID/fd` have it.
-    pub inode: u32,
-}
-
-/// Hands out every TCP socket of this network namespace that takes connections.
+/// Every TCP socket of this network namespace that listens.
 ///
 /// # Errors
 /// When the kernel cannot be asked, or does not answer.
-pub async fn listeners(mut each: impl FnMut(Listener)) -> Result<(), Error> {
+pub async fn listeners() -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
     ask(&BTreeSet::new(), State::Listen.bit(), |message| {
-        let fixed = message.get(..INET_DIAG_MSG)?;
-        each(Listener {
-            cookie: cookie(fixed),
-            port: u16::from_be_bytes([fixed[4], fixed[5]]),
-            inode: ne_u32(&fixed[68..72]),
-        });
-        Some(())
+        listener(message).map(|listener| listeners.push(listener))
     })
-    .await
+    .await?;
+    Ok(listeners)
 }
 
 /// Hands out what the kernel remembers of connections to these local ports that the app has closed first.
@@ -337,9 +333,21 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
+/// Reads the `inet_diag_msg` of a socket that listens.
+fn listener(message: &[u8]) -> Option<Listener> {
+    let fixed = message.get(..INET_DIAG_MSG)?;
+    let Ends { local, port, .. } = Ends::new(fixed)?;
+    Some(Listener {
+        address: local,
+        port,
+        inode: ne_u32(&fixed[68..72]),
+    })
+}
+
 /// Which connection a message is about, as its `inet_diag_msg` says.
 struct Ends {
-    /// The app's port.
+    /// The app's address and port.
+    local: IpAddr,
     port: u16,
     peer: SocketAddr,
     from_pod: bool,
@@ -357,6 +365,7 @@ impl Ends {
         let (local, peer) = (address(8)?, address(24)?);
         let peer_port = u16::from_be_bytes([fixed[6], fixed[7]]);
         Some(Self {
+            local,
             port: u16::from_be_bytes([fixed[4], fixed[5]]),
             peer: SocketAddr::new(peer, peer_port),
             from_pod: peer.is_loopback() || peer == local,
@@ -371,6 +380,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         port,
         peer,
         from_pod,
+        ..
     } = Ends::new(fixed)?;
     let info = attribute(&message[INET_DIAG_MSG..], INFO).unwrap_or_default();
     let word = |at: usize| info.get(at..at + 4).map_or(0, ne_u32);
@@ -379,7 +389,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         bytes.map_or(0, u64::from_ne_bytes)
     };
     Some(Connection {
-        cookie: cookie(fixed),
+        cookie: u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32,
         port,
         peer,
         from_pod,
@@ -413,11 +423,6 @@ fn closed_before(message: &[u8]) -> Option<Option<RecentlyClosed>> {
         ago: TIME_WAIT.saturating_sub(left),
     };
     Some((fixed[1] == TIME_WAIT_STATE).then_some(closed))
-}
-
-/// The kernel's own number of a socket.
-fn cookie(fixed: &[u8]) -> u64 {
-    u64::from(ne_u32(&fixed[44..48])) | u64::from(ne_u32(&fixed[48..52])) << 32
 }
 
 /// The content of the first attribute of this kind.

@@ -1,11 +1,13 @@
-//! The table as `/proc/net/tcp` and `tcp6` show it (man 5 proc_net): the connections, for where netlink is refused, and
-//! the one thing that netlink does not tell, whether the app has replied.
+//! The table as `/proc/net/tcp` and `tcp6` show it (man 5 proc_net): the connections and listeners, for where netlink is
+//! refused, and the one thing that netlink does not tell, whether the app has replied.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::LazyLock;
+
+use super::Listener;
 
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
@@ -18,11 +20,33 @@ const LISTEN: &str = "0A";
 /// When neither table can be read.
 pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Result<(u64, bool)> {
     let (mut count, mut listens) = (0, false);
-    read(ports, |_, (_, peer, state)| {
-        listens |= state == LISTEN;
-        count += u64::from(state == ESTABLISHED && !ours(peer));
+    read(|_, entry| {
+        if ports.contains(&entry.local.port()) {
+            listens |= entry.state == LISTEN;
+            count += u64::from(entry.state == ESTABLISHED && !ours(entry.peer));
+        }
     })?;
     Ok((count, listens))
+}
+
+/// Every TCP socket of this network namespace that listens.
+///
+/// # Errors
+/// When neither table can be read.
+pub fn listeners() -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    read(|line, entry| {
+        if entry.state == LISTEN
+            && let Some(inode) = inode(line)
+        {
+            listeners.push(Listener {
+                address: entry.local.ip(),
+                port: entry.local.port(),
+                inode,
+            });
+        }
+    })?;
+    Ok(listeners)
 }
 
 /// Of the connections of these local ports, by port and peer: whether the app has replied to what came last, if that has
@@ -35,9 +59,12 @@ pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Re
 /// When neither table can be read.
 pub fn replies(ports: &BTreeSet<u16>) -> io::Result<HashMap<(u16, SocketAddr), bool>> {
     let mut replies = HashMap::new();
-    read(ports, |line, (port, peer, _)| {
-        if let Some(interactive) = interactive(line) {
-            replies.insert((port, peer), interactive);
+    read(|line, entry| {
+        let port = entry.local.port();
+        if ports.contains(&port)
+            && let Some(interactive) = interactive(line)
+        {
+            replies.insert((port, entry.peer), interactive);
         }
     })?;
     Ok(replies)
@@ -64,11 +91,8 @@ fn is_since_5_19(release: &str) -> bool {
     }
 }
 
-/// Reads the lines of these local ports from both tables, each with its [`entry`].
-fn read(
-    ports: &BTreeSet<u16>,
-    mut each: impl FnMut(&str, (u16, SocketAddr, &str)),
-) -> io::Result<()> {
+/// Reads the lines of both tables, each with its [`Entry`].
+fn read(mut each: impl FnMut(&str, Entry<'_>)) -> io::Result<()> {
     let mut read = Err(io::ErrorKind::NotFound.into());
     for table in TABLES {
         // Without IPv6 there is no second one.
@@ -81,7 +105,7 @@ fn read(
         };
         for line in BufReader::new(file).lines() {
             let line = line?;
-            if let Some(entry) = entry(&line).filter(|(port, ..)| ports.contains(port)) {
+            if let Some(entry) = entry(&line) {
                 each(&line, entry);
             }
         }
@@ -97,12 +121,27 @@ fn interactive(line: &str) -> Option<bool> {
     Some(quick & 1 == 1)
 }
 
-/// A line's local port, peer and state; nothing for the heading.
-fn entry(line: &str) -> Option<(u16, SocketAddr, &str)> {
+/// The socket's inode.
+fn inode(line: &str) -> Option<u32> {
+    line.split_ascii_whitespace().nth(9)?.parse().ok()
+}
+
+/// What a line begins with.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry<'a> {
+    local: SocketAddr,
+    peer: SocketAddr,
+    state: &'a str,
+}
+
+/// Reads a line's beginning; nothing for the heading.
+fn entry(line: &str) -> Option<Entry<'_>> {
     let mut words = line.split_ascii_whitespace().skip(1);
-    let (_, port) = words.next()?.rsplit_once(':')?;
-    let peer = address(words.next()?)?;
-    Some((u16::from_str_radix(port, 16).ok()?, peer, words.next()?))
+    Some(Entry {
+        local: address(words.next()?)?,
+        peer: address(words.next()?)?,
+        state: words.next()?,
+    })
 }
 
 /// `ADDRESS:PORT` in hexadecimal, the address in words of the machine's own byte order.
@@ -130,16 +169,23 @@ mod tests {
         if cfg!(target_endian = "big") {
             return; // The examples are from the other kind of machine.
         }
+        let entry_of = |local: &str, peer: &str, state| {
+            let (local, peer) = (local.parse().unwrap(), peer.parse().unwrap());
+            Some(Entry { local, peer, state })
+        };
         let four = "   1: 0100007F:1F40 0200000A:D431 01 00000000:00000000 00:00000000 00000000  1000 0 7 1 0";
-        let peer: SocketAddr = "10.0.0.2:54321".parse().unwrap();
-        assert_eq!(entry(four), Some((8000, peer, ESTABLISHED)));
+        assert_eq!(
+            entry(four),
+            entry_of("127.0.0.1:8000", "10.0.0.2:54321", ESTABLISHED)
+        );
+        assert_eq!(inode(four), Some(7));
         let six = "   0: 00000000000000000000000000000000:26AF 00000000000000000000000000000000:0000 0A 00000000";
-        assert_eq!(entry(six), Some((9903, "[::]:0".parse().unwrap(), LISTEN)));
+        assert_eq!(entry(six), entry_of("[::]:9903", "[::]:0", LISTEN));
         let mapped =
             "  2: 0000000000000000FFFF00000100007F:1F40 0000000000000000FFFF00000100007F:8000 01 0";
         assert_eq!(
             entry(mapped),
-            Some((8000, "127.0.0.1:32768".parse().unwrap(), ESTABLISHED))
+            entry_of("127.0.0.1:8000", "127.0.0.1:32768", ESTABLISHED)
         );
         assert_eq!(
             entry("  sl  local_address rem_address   st tx_queue rx_queue"),

@@ -114,10 +114,11 @@ async fn only_the_ports_asked_for_are_handed_out() {
         let mut expected = ports[..wanted].to_vec();
         expected.sort_unstable();
         assert_eq!(seen, expected);
-        assert!(table.each(drop).await.unwrap(), "something listens");
+        let listeners = table.each(drop).await.unwrap();
+        assert!(!listeners.is_empty(), "something listens");
     }
     drop(listeners);
-    assert!(!Table::new(ports).each(drop).await.unwrap());
+    assert_eq!(Table::new(ports).each(drop).await.unwrap(), []);
 }
 
 #[tokio::test]

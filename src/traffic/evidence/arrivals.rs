@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::monitors::{self, ANSWERED_WITHIN, Beat, Visit};
+use super::monitors::{self, ANSWERED_WITHIN, Beat, Likeness, Visit};
 use crate::drain::{Arriving, Monitor, NAMED, Visitors};
 use crate::inflight::sockets::{Connection, RecentlyClosed};
 use crate::traffic::Probe;
@@ -29,6 +29,13 @@ const REMEMBERED: f64 = 150.0;
 /// How many monitors may call from one address, at the kubelet's and at others. The kubelet has three kinds of probes.
 const BEATS_OF_KUBELET: usize = 3;
 const BEATS: usize = 2;
+
+/// With how many different monitors an address is compared.
+const KINDS: usize = 16;
+
+/// How many addresses may be taken for monitors because their requests have the size of a known monitor's. Where there are
+/// more, that is the size of clients' requests too.
+const OF_SAME_SIZE: usize = 16;
 
 /// What is more from the kubelet's address than any probes would be: two a second, and some at once.
 const PROBES_PER_SECOND: f64 = 2.0;
@@ -63,6 +70,8 @@ struct Visitor {
     /// There are visits that were not judged.
     news: bool,
     beats: Vec<Beat>,
+    /// It is like a monitor of another address, whose beat this is, and none of its visits is an arrival.
+    like: Option<(Beat, Likeness)>,
     arrivals: u64,
     last: Option<Instant>,
 }
@@ -199,17 +208,53 @@ impl Arrivals {
     pub fn judge(&mut self, now: Instant) {
         self.latest = now;
         let elapsed = self.seconds(now, 0);
-        let (mut count, mut last) = (self.others, self.last_other);
         for ((_, port), visitor) in &mut self.visitors {
             let probes = (self.probes.as_deref()).filter(|_| visitor.kubelet);
             if visitor.news || probes.is_some() {
                 let probes = probes.map(|probes| probes.iter().filter(|of| of.port == *port));
                 visitor.judge(probes.map(Iterator::collect), elapsed);
             }
-            count += visitor.arrivals;
-            last = last.max(visitor.last);
         }
-        (self.count, self.last) = (count, last);
+        self.compare_with_monitors();
+        (self.count, self.last) = (self.others, self.last_other);
+        for visitor in self.visitors.values().filter(|of| of.like.is_none()) {
+            self.count += visitor.arrivals;
+            self.last = self.last.max(visitor.last);
+        }
+    }
+
+    /// Compares the addresses that have shown no beat with the monitors of the same port.
+    fn compare_with_monitors(&mut self) {
+        let mut known: Vec<(u16, Beat)> = Vec::new();
+        for (&(_, port), visitor) in &self.visitors {
+            for beat in &visitor.beats {
+                let is_known = known.iter().any(|(of, it)| *of == port && it.is_same(beat));
+                if !is_known && known.len() < KINDS {
+                    known.push((port, *beat));
+                }
+            }
+        }
+        let mut of_same_size = 0;
+        for (&(_, port), visitor) in &mut self.visitors {
+            visitor.like = None;
+            if !visitor.kubelet && visitor.beats.is_empty() && visitor.forgotten == 0 {
+                let visits = visitor.visits.iter().map(|of| of.visit);
+                let of_port = known.iter().filter(|(of, _)| *of == port);
+                visitor.like = of_port
+                    .filter_map(|(_, beat)| {
+                        Some((*beat, monitors::likeness(visits.clone(), beat)?))
+                    })
+                    .min_by_key(|(_, likeness)| *likeness == Likeness::Size);
+            }
+            of_same_size += usize::from(visitor.is_of_same_size());
+        }
+        if of_same_size > OF_SAME_SIZE {
+            for visitor in self.visitors.values_mut() {
+                if visitor.is_of_same_size() {
+                    visitor.like = None;
+                }
+            }
+        }
     }
 
     /// Who calls, as of the last judgement. An address has stopped to arrive after `quiet`.
@@ -218,13 +263,15 @@ impl Arrivals {
         let mut visitors = Visitors::default();
         let mut arriving = Vec::new();
         for (&(address, _), visitor) in &self.visitors {
-            for beat in &visitor.beats {
+            let like = visitor.like.map(|(beat, _)| beat);
+            for beat in visitor.beats.iter().chain(&like) {
                 visitors.monitors.push(Monitor {
                     address,
                     every: Duration::from_secs_f64(beat.every),
                 });
             }
-            if let Some(last) = visitor.last.filter(|&last| now < last + quiet) {
+            let counts = visitor.like.is_none();
+            if let Some(last) = visitor.last.filter(|&last| counts && now < last + quiet) {
                 let arrivals = visitor.arrivals;
                 let per_second = arrivals as f64 / elapsed;
                 arriving.push((
@@ -267,6 +314,11 @@ fn key(peer: SocketAddr, port: u16) -> (IpAddr, u16) {
 }
 
 impl Visitor {
+    /// It is taken for a monitor because of the size of its requests alone.
+    fn is_of_same_size(&self) -> bool {
+        matches!(self.like, Some((_, Likeness::Size)))
+    }
+
     fn record(&mut self, visit: Visit, cookie: u64, now: Instant) {
         if self.visits.len() >= VISITS
             && let Some(oldest) = self.visits.pop_front()
@@ -494,10 +546,37 @@ mod tests {
             evidence.arrivals()
         };
         assert_eq!(visit(1, 1000), 1);
-        assert_eq!(visit(2, 6000), 2);
-        assert_eq!(visit(3, 11_050), 0);
-        assert_eq!(visit(4, 16_000), 0);
+        assert_eq!(visit(2, 6300), 2);
+        assert_eq!(visit(3, 11_650), 0);
+        assert_eq!(visit(4, 16_900), 0);
         assert_eq!(visit(5, 18_300), 5);
+    }
+
+    #[test]
+    fn addresses_that_call_as_a_known_monitor_does_do_not_arrive() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        let mut visit = |address: u8, cookie: u64, bytes: u64, at: u32| {
+            let seen = Connection {
+                peer: ([10, 0, 1, address], 1234).into(),
+                received: bytes + 1,
+                state: State::CloseWait,
+                ..fresh(cookie)
+            };
+            evidence.closed(&seen, false, began + at * MS);
+            evidence.arrivals()
+        };
+        assert_eq!(visit(1, 1, 150, 1000), 1);
+        assert_eq!(visit(2, 2, 150, 4000), 2);
+        assert_eq!(visit(3, 3, 300, 5000), 3, "a client");
+        assert_eq!(visit(1, 4, 150, 11_000), 1, "two monitors");
+        assert_eq!(visit(2, 5, 150, 12_300), 1, "of the same size");
+        assert_eq!(visit(2, 6, 150, 16_000), 4, "and without a beat");
+        for n in 4..=20 {
+            let arrivals = visit(n, n.into(), 150, 20_000);
+            let expected = if n < 20 { 4 } else { 4 + 17 };
+            assert_eq!(arrivals, expected, "so many are clients: {n}");
+        }
     }
 
     #[test]

@@ -25,27 +25,7 @@ pub fn evidence() -> Evidence {
 
 /// A connection that was answered some time ago.
 pub fn idle(cookie: u64) -> Connection {
-    Connection {
-        cookie,
-        port: 8000,
-        peer: "10.0.0.1:1234".parse().unwrap(),
-        from_pod: false,
-        state: State::Established,
-        unread: 0,
-        unacknowledged: 0,
-        received: 100,
-        segments: 2,
-        acknowledged: 200,
-        last_received: 5000,
-        last_sent: 4000,
-        last_acknowledgement: 3990,
-        replied: None,
-        judged: None,
-        only_control: false,
-        segments_sent: 2,
-        largest_segment: 536,
-        round_trip: Duration::ZERO,
-    }
+    Connection::example(cookie)
 }
 
 /// One that was answered just now.

@@ -8,8 +8,19 @@ use std::collections::HashMap;
 /// The shortest beat: a probe of the kubelet's each second, which may come a little early.
 const SHORTEST: f64 = 0.9;
 
-/// How many visits make a beat: two equal intervals. One interval is any two visits.
+/// How many visits make a beat: two equal intervals. One interval is any two visits, unless it is a [`ROUND`] one.
 const FEWEST: usize = 3;
+
+/// Intervals, in seconds, that are set for most monitors: the defaults of Prometheus (15 and 60), the kubelet (10), Envoy,
+/// and the load balancers of AWS (10 and 30), Google (5) and Azure (5 and 15), and what else is common.
+const ROUND: [f64; 6] = [5.0, 10.0, 15.0, 20.0, 30.0, 60.0];
+
+/// How far from a round interval two visits may be, in seconds. Two visits by chance are as close to one of them with
+/// probability 0.01 or less, at whatever rate.
+const ROUND_TOLERANCE: f64 = 0.05;
+
+/// How far a visit may be off the beat of another address, in seconds.
+const KIND_TOLERANCE: f64 = 0.1;
 
 /// How many visits make a beat where the address calls with other requests too, which follow none.
 const FEWEST_AMONG_OTHERS: usize = 4;
@@ -54,6 +65,24 @@ pub struct Visit {
 pub struct Beat {
     /// Seconds from one visit to the next.
     pub every: f64,
+    /// The bytes of a request; none where the kernel remembers none of its visits better.
+    pub bytes: Option<u64>,
+}
+
+impl Beat {
+    /// Whether it may be that of another monitor with the same settings.
+    pub fn is_same(&self, other: &Beat) -> bool {
+        self.bytes == other.bytes && (self.every - other.every).abs() <= KIND_TOLERANCE
+    }
+}
+
+/// How an address is like a monitor that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// It calls at the same beat.
+    Beat,
+    /// Its requests have the same size to the byte, and it has not called often enough to show a beat.
+    Size,
 }
 
 /// What the visits of one address are.
@@ -70,6 +99,14 @@ pub struct Findings {
 /// Either every visit follows a beat. Or, where other requests come from the address too, the visits with one size of
 /// request do, all of them that have been seen; the others are clients'.
 pub fn find(visits: &[Visit], at_most: usize) -> Findings {
+    if let [one, other] = visits
+        && let Some(beat) = round_beat(one, other)
+    {
+        return Findings {
+            beats: vec![beat],
+            is_monitor: vec![true; 2],
+        };
+    }
     let mut used = vec![false; visits.len()];
     let all: Vec<usize> = (0..visits.len()).collect();
     if let Some(beats) = explain(visits, &all, at_most, FEWEST, &mut used) {
@@ -96,6 +133,38 @@ pub fn find(visits: &[Visit], at_most: usize) -> Findings {
         beats,
         is_monitor: used,
     }
+}
+
+/// The beat of two visits that are a round interval apart.
+fn round_beat(one: &Visit, other: &Visit) -> Option<Beat> {
+    let apart = other.at - one.at;
+    let is_near = |every: &&f64| (apart - **every).abs() <= ROUND_TOLERANCE;
+    let every = *ROUND.iter().find(is_near)?;
+    is_alike(one, other).then_some(Beat {
+        every,
+        bytes: one.bytes.or(other.bytes),
+    })
+}
+
+/// How an address whose own visits show no beat is like a monitor of another address: one of several that share their
+/// settings, as the nodes of a load balancer do, or two servers of Prometheus.
+pub fn likeness(visits: impl Iterator<Item = Visit> + Clone, known: &Beat) -> Option<Likeness> {
+    let sizes = || visits.clone().filter_map(|visit| visit.bytes);
+    if !sizes().all(|bytes| known.bytes.is_none_or(|of_known| bytes == of_known)) {
+        return None;
+    }
+    let times = || visits.clone().map(|visit| visit.at);
+    let tolerance = KIND_TOLERANCE.min(known.every / 50.0);
+    let on_beat = |(one, next): (f64, f64)| {
+        let intervals = ((next - one) / known.every).round();
+        intervals >= 1.0 && (next - one - intervals * known.every).abs() <= tolerance
+    };
+    let count = times().count();
+    if count > 1 && times().zip(times().skip(1)).all(on_beat) {
+        return Some(Likeness::Beat);
+    }
+    let same_size = known.bytes.is_some() && sizes().next().is_some();
+    (count < FEWEST && same_size).then_some(Likeness::Size)
 }
 
 /// Explains all of these visits by at most so many beats of at least `fewest` visits each, if that can be done.
@@ -181,7 +250,8 @@ fn follow(
         }
     }
     let enough = found.len() >= (fewest + missing).max(2 * missing).max(4 * late);
-    enough.then_some((Beat { every }, found))
+    let bytes = found.iter().find_map(|&n| visits[n].bytes);
+    enough.then_some((Beat { every, bytes }, found))
 }
 
 /// Whether two visits may be the same monitor's: the same few bytes, as far as that is known.
@@ -222,7 +292,7 @@ mod tests {
 
     #[test]
     fn two_equal_intervals_are_a_beat_and_one_is_none() {
-        assert_eq!(clients(&visits(200, &[1.0, 6.0]), 2), 2);
+        assert_eq!(clients(&visits(200, &[1.0, 7.3]), 2), 2);
         let findings = find(&visits(200, &[1.0, 6.0, 11.1]), 2);
         assert_eq!(findings.is_monitor, [true; 3]);
         assert!((findings.beats[0].every - 5.0).abs() < 0.1);
@@ -231,6 +301,37 @@ mod tests {
             3,
             "a second late"
         );
+    }
+
+    #[test]
+    fn one_interval_is_a_beat_where_it_is_one_that_monitors_have() {
+        assert_eq!(clients(&visits(200, &[1.0, 16.03]), 2), 0);
+        assert_eq!(clients(&visits(200, &[1.0, 16.1]), 2), 2);
+        assert_eq!(clients(&visits(200, &[1.0, 16.0, 18.0]), 2), 3);
+        let mut changing = visits(200, &[1.0, 16.0]);
+        changing[1].bytes = Some(300);
+        assert_eq!(clients(&changing, 2), 2);
+    }
+
+    #[test]
+    fn an_address_is_like_a_monitor_by_its_beat_or_by_its_size_until_it_has_called_three_times() {
+        let known = Beat {
+            every: 10.0,
+            bytes: Some(200),
+        };
+        let like = |bytes, at: &[f64]| likeness(visits(bytes, at).into_iter(), &known);
+        assert_eq!(like(200, &[3.0]), Some(Likeness::Size));
+        assert_eq!(like(201, &[3.0]), None);
+        assert_eq!(like(200, &[3.0, 7.0]), Some(Likeness::Size));
+        assert_eq!(like(200, &[3.0, 7.0, 12.0]), None);
+        assert_eq!(like(200, &[3.0, 23.05, 33.0]), Some(Likeness::Beat));
+        let remembered = |at: &[f64]| {
+            let of = at.iter().map(|&at| Visit { at, bytes: None });
+            likeness(of.collect::<Vec<_>>().into_iter(), &known)
+        };
+        assert_eq!(remembered(&[-30.0, -10.0]), Some(Likeness::Beat));
+        assert_eq!(remembered(&[-30.0, -12.0]), None);
+        assert_eq!(remembered(&[-30.0]), None);
     }
 
     #[test]
@@ -324,7 +425,7 @@ mod tests {
             let findings = find(&seen, at_most);
             prop_assert_eq!(findings.is_monitor.len(), seen.len());
             let monitors = findings.is_monitor.iter().filter(|is| **is).count();
-            prop_assert!(monitors >= FEWEST * findings.beats.len());
+            prop_assert!(monitors >= FEWEST * findings.beats.len() || seen.len() == 2);
             prop_assert!(findings.beats.iter().all(|beat| beat.every >= SHORTEST));
         }
     }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "../child.rs"]
+mod child;
 mod memory;
 mod pages;
 mod sidecar;

@@ -1,94 +1,101 @@
-//! The memory of the real sidecar while it drains an app with many connections.
+//! What the real sidecar takes: memory and CPU while it serves, and while it drains an app with many connections.
 //!
 //! As in the socket table's benchmark, both ends of each connection are on the app's port, and half of the sockets are in
 //! the middle of a request, so that the drain ends at its deadline.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::{fs, thread};
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use super::sockets::Crowd;
+use super::child::Sidecar;
+use super::sockets::{Crowd, free_port};
+
+/// How long it is watched while it serves, and while it drains.
+const WATCHED: Duration = Duration::from_secs(20);
 
 pub fn bench() {
+    memory();
+    idle();
+    cpu();
+}
+
+fn memory() {
     println!(
         "\n| sockets on the app's port | RSS while serving | RSS after a drain | of it anonymous |"
     );
     println!("| --- | --- | --- | --- |");
     for sockets in [0, 1_000, 10_000, 50_000] {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let crowd = Crowd::gather(port, sockets / 2);
-        let sidecar = Sidecar::start(port);
-        let serving = sidecar.kib("VmRSS");
-        let verdict = ask(sidecar.address, "POST /drain?wait=true");
+        let app_port = format!("--app-port={port}");
+        let sidecar = Sidecar::start(&["--timeout=4s", "--min-wait=3s", &app_port]);
+        let serving = sidecar.status("VmRSS");
+        let verdict = sidecar.ask("POST /drain?wait=true");
         assert!(verdict.contains("tookSeconds"), "{verdict}");
-        let (drained, anonymous) = (sidecar.kib("VmRSS"), sidecar.kib("RssAnon"));
+        let (drained, anonymous) = (sidecar.status("VmRSS"), sidecar.status("RssAnon"));
         println!("| {sockets} | {serving} KiB | {drained} KiB | {anonymous} KiB |");
         drop(crowd);
     }
 }
 
-struct Sidecar {
-    child: Child,
-    address: SocketAddr,
+/// What it does while the pod serves, once the app has answered.
+fn idle() {
+    let port = free_port();
+    let crowd = Crowd::gather(port, 5_000);
+    let sidecar = Sidecar::start(&[&format!("--app-port={port}")]);
+    sleep(Duration::from_secs(2));
+    let (wakeups, used) = (sidecar.status("voluntary_ctxt_switches"), cpu_of(&sidecar));
+    sleep(WATCHED);
+    println!(
+        "\nWhile it serves, with 10,000 sockets on the app's port, in {WATCHED:?}: {} wake-ups, {:?} of CPU, RSS {} KiB",
+        sidecar.status("voluntary_ctxt_switches") - wakeups,
+        cpu_of(&sidecar) - used,
+        sidecar.status("VmRSS"),
+    );
+    drop(crowd);
 }
 
-impl Sidecar {
-    fn start(app_port: u16) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gracekeeper"))
-            .args([
-                "run",
-                "--listen=127.0.0.1:0",
-                "--log-format=json",
-                "--timeout=4s",
-                "--min-wait=3s",
-            ])
-            .arg(format!("--app-port={app_port}"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-                line["address"].as_str()?.parse().ok()
-            })
-            .unwrap();
-        thread::spawn(move || lines.for_each(drop));
-        let sidecar = Self { child, address };
-        assert!(ask(address, "GET /readyz").contains(" 200 "));
-        sidecar
-    }
-
-    fn kib(&self, line: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
-        let digits: String = value.chars().filter(char::is_ascii_digit).collect();
-        digits.parse().unwrap()
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// How much of a CPU a drain takes: reading the table for the count and for traffic; for traffic alone, beside a source that
+/// costs nothing; and the same where all connections have arrived during the drain, from 5,000 addresses.
+fn cpu() {
+    println!("\n| 10,000 sockets on the app's port | CPU in a drain |");
+    println!("| --- | --- |");
+    for (what, count, arrive) in [
+        ("count and traffic, from before the drain", true, false),
+        ("traffic, from before the drain", false, false),
+        ("traffic, arrived during the drain", false, true),
+    ] {
+        let port = free_port();
+        let app_port = format!("--app-port={port}");
+        let inflight = match count {
+            true => format!("--inflight=tcp-busy://:{port}"),
+            // Nothing listens there.
+            false => format!("--inflight=text+http://127.0.0.1:{}/", free_port()),
+        };
+        let gather = || Crowd::gather(port, 5_000);
+        let before = (!arrive).then(gather);
+        let times = [
+            "--grace-period=120s",
+            "--min-wait=100s",
+            "--local-peers=clients",
+        ];
+        let sidecar = Sidecar::start(&[&times[..], &[&app_port, &inflight]].concat());
+        assert!(sidecar.ask("POST /drain").contains(" 202 "));
+        let during = arrive.then(gather);
+        sleep(Duration::from_secs(2));
+        let (began, used) = (Instant::now(), cpu_of(&sidecar));
+        sleep(WATCHED);
+        let share = (cpu_of(&sidecar) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+        println!("| {what} | {:.1} % |", 100.0 * share);
+        drop((before, during));
     }
 }
 
-fn ask(address: SocketAddr, what: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+/// The time that it has had on a CPU, in its own code and in the kernel for it (man 5 proc_pid_stat), to 10 ms.
+fn cpu_of(sidecar: &Sidecar) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", sidecar.child.id())).unwrap();
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|word| word.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
 }

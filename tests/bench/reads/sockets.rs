@@ -28,11 +28,7 @@ pub fn bench(criterion: &mut Criterion) {
     let mut group = group(criterion, "the socket table");
     let runtime = Builder::new_current_thread().enable_io().build().unwrap();
     for sockets in [100, 10_000, 50_000] {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let crowd = Crowd::gather(port, sockets / 2);
         let table = Table::new([port]);
         let busy = Rule::Busy {
@@ -46,6 +42,12 @@ pub fn bench(criterion: &mut Criterion) {
         drop(crowd);
     }
     group.finish();
+}
+
+/// A port on which nothing listens.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// Connections on one port, held by as many processes as their limits ask for.

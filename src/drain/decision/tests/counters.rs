@@ -6,11 +6,7 @@ use super::*;
 async fn while_a_counter_rises_routes_lead_here_though_no_connection_arrives() {
     let watched = WatchedPod::counting(policy(), QUIET);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    for _ in 0..36 {
-        sleep(seconds(1.0 / 3.0)).await;
-        watched.count(1.0);
-        assert_eq!(watched.pod.phase(), Phase::Draining);
-    }
+    (watched.while_draining(36, SECOND / 3, || watched.count(1.0))).await;
     let verdict = verdict.await.unwrap();
     assert_eq!(
         (verdict.outcome, verdict.requests, verdict.arrivals),
@@ -25,16 +21,7 @@ async fn what_arrives_and_is_not_counted_is_no_client() {
     let watched = WatchedPod::counting(policy(), QUIET);
     watched.count(1000.0);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    let scrapes = async {
-        loop {
-            sleep(SECOND / 2).await;
-            watched.arrive();
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = verdict => verdict.unwrap(),
-        () = scrapes => unreachable!(),
-    };
+    let verdict = verdict_while(verdict, SECOND / 2, || watched.arrive()).await;
     assert_eq!(
         (verdict.outcome, verdict.requests),
         (Outcome::Drained, Some(0))
@@ -129,16 +116,7 @@ async fn clients_that_keep_their_connections_do_not_hold_a_drain_though_a_counte
     let watched = WatchedPod::counting(policy(), BUSY);
     watched.change(|snapshot| (snapshot.active, snapshot.remaining) = (3, Some(0)));
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    let requests = async {
-        loop {
-            sleep(SECOND / 10).await;
-            watched.count(1.0);
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = verdict => verdict.unwrap(),
-        () = requests => unreachable!(),
-    };
+    let verdict = verdict_while(verdict, SECOND / 10, || watched.count(1.0)).await;
     assert_eq!(verdict.outcome, Outcome::Persistent);
     assert!(
         (12.0..15.3).contains(&verdict.took.as_secs_f64()),

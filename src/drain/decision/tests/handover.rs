@@ -27,11 +27,7 @@ async fn the_hook_is_answered_when_routes_have_changed_and_the_work_is_the_apps(
 async fn it_never_comes_before_routes_have_changed() {
     let watched = WatchedPod::with(graceful(), QUIET);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    for _ in 0..36 {
-        sleep(seconds(1.0 / 3.0)).await;
-        watched.arrive();
-        assert_eq!(watched.pod.phase(), Phase::Draining);
-    }
+    (watched.while_draining(36, SECOND / 3, || watched.arrive())).await;
     let verdict = verdict.await.unwrap();
     assert_eq!(verdict.outcome, Outcome::HandedOver);
     assert!(about(verdict.took, 12.0 + 8.58 / 3.0), "{verdict:?}");
@@ -66,16 +62,7 @@ async fn requests_on_kept_connections_hold_it_until_max_quiet_after_the_last_new
     let watched = WatchedPod::counting(graceful(), BUSY);
     watched.change(|snapshot| (snapshot.open, snapshot.waiting) = (3, 3));
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    let requests = async {
-        loop {
-            sleep(SECOND / 10).await;
-            watched.count(1.0);
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = verdict => verdict.unwrap(),
-        () = requests => unreachable!(),
-    };
+    let verdict = verdict_while(verdict, SECOND / 10, || watched.count(1.0)).await;
     assert_eq!(verdict.outcome, Outcome::HandedOver);
     assert!(
         (7.5..=10.1).contains(&verdict.took.as_secs_f64()),
@@ -107,16 +94,7 @@ async fn without_a_watch_min_wait_is_all_there_is_to_wait_for() {
 async fn what_never_leaves_ends_with_the_grace_period() {
     let watched = WatchedPod::with(graceful(), BUSY);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    let arrive = async {
-        loop {
-            sleep(SECOND / 2).await;
-            watched.arrive();
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = verdict => verdict.unwrap(),
-        () = arrive => unreachable!(),
-    };
+    let verdict = verdict_while(verdict, SECOND / 2, || watched.arrive()).await;
     assert_eq!(verdict.outcome, Outcome::Deadline);
     assert!(about(verdict.took, 30.0), "{verdict:?}");
 }

@@ -19,11 +19,7 @@ async fn without_arrivals_one_quiet_read_after_min_wait_ends_a_drain() {
 async fn while_requests_arrive_a_quiet_app_is_not_drained() {
     let watched = WatchedPod::with(policy(), QUIET);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    for _ in 0..36 {
-        sleep(seconds(1.0 / 3.0)).await;
-        watched.arrive();
-        assert_eq!(watched.pod.phase(), Phase::Draining);
-    }
+    (watched.while_draining(36, SECOND / 3, || watched.arrive())).await;
     // 36 in 12 s: (5 + ln 36) · 12 / 36.
     let verdict = verdict.await.unwrap();
     assert_eq!(
@@ -59,16 +55,7 @@ async fn the_silence_asked_for_has_bounds() {
 async fn arrivals_without_end_last_until_the_deadline() {
     let watched = WatchedPod::with(policy(), QUIET);
     let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
-    let arrive = async {
-        loop {
-            sleep(SECOND / 2).await;
-            watched.arrive();
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = verdict => verdict.unwrap(),
-        () = arrive => unreachable!(),
-    };
+    let verdict = verdict_while(verdict, SECOND / 2, || watched.arrive()).await;
     assert_eq!(verdict.outcome, Outcome::Deadline);
     assert!(about(verdict.took, 25.0), "{verdict:?}");
 }

@@ -1,6 +1,5 @@
 use super::super::history::History;
 use super::*;
-use crate::inflight::sockets::connection::State;
 
 const TRACES: &str = include_str!("traces.text");
 
@@ -117,11 +116,6 @@ impl Trace {
             age(last(false).map(|(_, at)| at)),
         );
         Connection {
-            cookie: 1,
-            port: 8000,
-            peer: "10.0.0.1:1234".parse().unwrap(),
-            state: State::Established,
-            unread: 0,
             unacknowledged,
             received: of(true).map(|(_, s)| s.bytes).sum(),
             segments: of(true).count() as u32,
@@ -137,9 +131,7 @@ impl Trace {
             last_sent,
             last_acknowledgement: age(Some(last_acknowledgement)),
             replied,
-            judged: None,
-            only_control: false,
-            from_pod: false,
+            ..Connection::example(1)
         }
     }
 
