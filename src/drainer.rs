@@ -66,6 +66,8 @@ impl Drainer {
             quiet_period: policy.quiet_period,
             max_quiet: policy.max_quiet,
             max_inflight: policy.max_inflight,
+            app_ports: inflight.ports.clone(),
+            auto: inflight.auto.clone(),
         };
         let meters: Arc<[Meter]> = (inflight.sources.into_iter())
             .map(|source| Meter::new(source, context.clone()))

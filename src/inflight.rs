@@ -206,6 +206,18 @@ pub struct ReadContext {
     pub max_quiet: Duration,
     /// At or below this count a drain may end.
     pub max_inflight: f64,
+    /// The app's ports, whose traffic is watched.
+    pub app_ports: BTreeSet<u16>,
+    /// Those that are found when a drain begins.
+    pub auto: Option<AutoPorts>,
+}
+
+impl ReadContext {
+    /// Whether the traffic of a port is watched in the drain that runs.
+    fn is_watched(&self, port: u16) -> bool {
+        let found = self.auto.as_ref().and_then(AutoPorts::found);
+        self.app_ports.contains(&port) || found.is_some_and(|ports| ports.contains(&port))
+    }
 }
 
 /// A port as it was typed.

@@ -97,6 +97,11 @@ impl Page {
         }
     }
 
+    /// Whether it is read for how many requests are in flight, and not for how many there have been.
+    pub fn counts_inflight(&self) -> bool {
+        self.flag == "--inflight"
+    }
+
     /// Whether it is nginx's.
     pub fn is_nginx(&self) -> bool {
         matches!(self.format, Format::Nginx | Format::NginxRequests)

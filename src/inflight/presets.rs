@@ -21,7 +21,9 @@ pub struct Preset {
     /// The counter of requests on the same page, as for `--requests`; none where the page has no such counter, or one that
     /// counts health checks and cannot tell them apart.
     requests: Option<&'static str>,
-    /// It counts nothing but requests on connections: no connection, no work.
+    /// It counts nothing but requests on connections: no connection, no work. What goes on after the answer was sent is
+    /// work without a connection: of Starlette (FastAPI too) a response's background task, which `Response.__call__`
+    /// (starlette/responses.py) awaits after the last byte, and which ASGI middleware around the app counts with it.
     pub ends_when_stuck: bool,
     /// What the software needs to serve the page: shown to the user.
     pub needs: &'static str,
@@ -40,7 +42,8 @@ const PUMA: Duration = Duration::from_millis(5500);
 /// Where a request for the page counts itself and has a label of its own, it is subtracted by that label, so that
 /// a page without any other series reads 0 and a page without the metric is unknown; else it is subtracted as the one it is.
 pub const ALL: &[Preset] = &[
-    // prometheus-fastapi-instrumentator 8.1: middleware.py, `http_requests_inprogress`; counts to the end of a stream.
+    // prometheus-fastapi-instrumentator 8.1: middleware.py, `http_requests_inprogress`; counts to the end of a stream,
+    // and of a response's background task.
     Preset {
         name: "fastapi",
         kind: "prometheus+http",
@@ -50,11 +53,12 @@ pub const ALL: &[Preset] = &[
         requests: Some(
             r#"sum(http_requests_total{handler!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0)) + sum(http_requests_inprogress{handler!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0))"#,
         ),
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "prometheus-fastapi-instrumentator: should_instrument_requests_inprogress=True, inprogress_labels=True",
         lag: NONE,
     },
-    // starlette_exporter 0.24: middleware.py, `requests_in_progress`; has no label of the path.
+    // starlette_exporter 0.24: middleware.py, `requests_in_progress`; has no label of the path; counts background
+    // tasks.
     Preset {
         name: "starlette-exporter",
         kind: "prometheus+http",
@@ -62,7 +66,7 @@ pub const ALL: &[Preset] = &[
         path: "/metrics",
         selector: "sum(starlette_requests_in_progress) - 1",
         requests: None,
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "starlette_exporter, /metrics not in skip_paths",
         lag: NONE,
     },
@@ -79,6 +83,7 @@ pub const ALL: &[Preset] = &[
         lag: NONE,
     },
     // opentelemetry-instrumentation 0.66 with opentelemetry-exporter-prometheus: the exporter's own port counts no scrape.
+    // Of ASGI it counts background tasks (opentelemetry-instrumentation-asgi, __init__.py, around `self.app`).
     Preset {
         name: "opentelemetry",
         kind: "prometheus+http",
@@ -86,7 +91,7 @@ pub const ALL: &[Preset] = &[
         path: "/metrics",
         selector: "sum(http_server_active_requests)",
         requests: None,
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "OpenTelemetry's HTTP instrumentation (Flask, FastAPI, Django, .NET, ...) and its Prometheus exporter",
         lag: NONE,
     },
@@ -163,7 +168,9 @@ pub const ALL: &[Preset] = &[
         needs: "prometheus-net.AspNetCore: UseHttpMetrics, MapMetrics at /metrics",
         lag: NONE,
     },
-    // axum-prometheus: README.md, `axum_http_requests_pending`.
+    // axum-prometheus: src/lib.rs, `axum_http_requests_pending`: from `prepare` to `on_response`, which is the answer's head.
+    // The counter rises there too, so that the sum with what is pending rises with every request, once. A request whose
+    // client hangs up before that is pending for ever.
     Preset {
         name: "axum",
         kind: "prometheus+http",
@@ -174,7 +181,7 @@ pub const ALL: &[Preset] = &[
             r#"sum(axum_http_requests_total{endpoint!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0)) + sum(axum_http_requests_pending{endpoint!~"/metrics|/healthz?|/health/.*|/livez?|/liveness|/readyz?|/readiness|/ping|/startup"} or vector(0))"#,
         ),
         ends_when_stuck: true,
-        needs: "axum-prometheus",
+        needs: "axum-prometheus; --app-port too: a streaming answer counts only until its head",
         lag: NONE,
     },
     // go-grpc-prometheus and go-grpc-middleware: server_metrics.go. `handled` comes into being with the first end.
@@ -291,7 +298,8 @@ pub const ALL: &[Preset] = &[
         lag: PUMA,
         needs: "the plugin puma-metrics; the counts may be 5 s old, so that a drain waits for 5 s of quiet",
     },
-    // php 8.1: sapi/fpm status page; counts itself.
+    // php 8.1: sapi/fpm status page; counts itself, and scripts that go on after fastcgi_finish_request(), when their client
+    // has its answer.
     Preset {
         name: "php-fpm",
         kind: "prometheus+http",
@@ -299,11 +307,12 @@ pub const ALL: &[Preset] = &[
         path: "/status?openmetrics",
         selector: "phpfpm_active_processes + phpfpm_listen_queue - 1",
         requests: None,
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "pm.status_path = /status, served by the web server in front",
         lag: NONE,
     },
-    // bentoml 1.4: server/http/instruments.py; its page counts no scrape.
+    // bentoml 1.4: server/http/instruments.py; its page counts no scrape. The ASGI apps that a service mounts may have
+    // background tasks.
     Preset {
         name: "bentoml",
         kind: "prometheus+http",
@@ -311,11 +320,12 @@ pub const ALL: &[Preset] = &[
         path: "/metrics",
         selector: "sum(bentoml_service_request_in_progress)",
         requests: None,
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "",
         lag: NONE,
     },
-    // vllm: v1/metrics/loggers.py; there from the start.
+    // vllm: v1/metrics/loggers.py; there from the start. A request to /v1/responses with `background` runs on without its
+    // client (entrypoints/openai, serving_responses.py).
     Preset {
         name: "vllm",
         kind: "prometheus+http",
@@ -325,7 +335,7 @@ pub const ALL: &[Preset] = &[
         requests: Some(
             "sum(vllm:request_success_total) + sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
         ),
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "--app-port too: a request that is not scheduled yet is in neither",
         lag: NONE,
     },
@@ -353,7 +363,7 @@ pub const ALL: &[Preset] = &[
         needs: "--metrics",
         lag: NONE,
     },
-    // litellm 1.109: proxy/middleware/in_flight_requests_middleware.py; counts its own page.
+    // litellm 1.109: proxy/middleware/in_flight_requests_middleware.py; counts its own page, and background tasks.
     Preset {
         name: "litellm",
         kind: "prometheus+http",
@@ -361,7 +371,7 @@ pub const ALL: &[Preset] = &[
         path: "/metrics/",
         selector: "litellm_in_flight_requests - 1",
         requests: None,
-        ends_when_stuck: true,
+        ends_when_stuck: false,
         needs: "callbacks: [prometheus], require_auth_for_metrics_endpoint: false",
         lag: NONE,
     },

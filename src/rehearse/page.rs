@@ -1,6 +1,6 @@
 //! The app's metrics page: which preset reads it, and which of its gauges counts requests in flight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ async fn preset(app: SocketAddr, path: &str) -> Option<&'static str> {
         quiet_period: LIMIT,
         max_quiet: LIMIT,
         max_inflight: 0.0,
+        app_ports: BTreeSet::new(),
+        auto: None,
     };
     for preset in presets::ALL.iter().filter(fits) {
         let source = Source::parse(&preset.expand(&app.to_string()).ok()?).ok()?;

@@ -204,9 +204,7 @@ fn an_app_that_listens_on_another_port() {
     );
 }
 
-// Failed once in a whole run: the kernel chooses which worker answers, and with uneven choices a drain can end too early.
 #[test]
-#[ignore = "the rule for pages of several processes does not hold with every choice that the kernel makes"]
 fn workers_that_answer_by_turns_are_waited_for_until_each_is_idle() {
     let words = [
         "fastapi_app:app",
