@@ -66,6 +66,11 @@ enum Subcommand {
                       wrong command line."
     )]
     Rehearse(Box<rehearse::Args>),
+
+    /// The clients of a rehearsal alone, for the pod of rehearse --cluster
+    #[cfg(feature = "tools")]
+    #[command(hide = true)]
+    RehearseClients(rehearse::ClientArgs),
 }
 
 fn after_long_help() -> String {
@@ -114,6 +119,9 @@ pub enum Command {
     /// An app whose termination is rehearsed.
     #[cfg(feature = "tools")]
     Rehearse(Box<rehearse::Settings>),
+    /// The clients of a rehearsal in a cluster.
+    #[cfg(feature = "tools")]
+    RehearseClients(Box<rehearse::ClientSettings>),
 }
 
 /// A command and its settings, checked.
@@ -241,6 +249,16 @@ fn attempt(
             let invocation = settings.map(|settings| Invocation {
                 log: log::Settings::for_tools(),
                 command: Command::Rehearse(Box::new(settings)),
+                warnings: Vec::new(),
+            });
+            return errors.into_result(invocation).map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::RehearseClients(args) => {
+            let settings = rehearse::ClientSettings::new(args, &mut errors);
+            let invocation = settings.map(|settings| Invocation {
+                log: log::Settings::for_tools(),
+                command: Command::RehearseClients(Box::new(settings)),
                 warnings: Vec::new(),
             });
             return errors.into_result(invocation).map_err(Failure::Mistakes);

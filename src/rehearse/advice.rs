@@ -1,6 +1,6 @@
 //! What the app itself does at SIGTERM, what mends it, and what to paste; pure functions of what was seen.
 
-use super::Settings;
+use super::local::Settings;
 use super::page::Page;
 use super::record::{Cause, Moment, Request, Run};
 use super::target::{PORT, Target};
@@ -188,7 +188,7 @@ fn at_sigterm(run: &Run, settings: &Settings) -> Vec<String> {
 }
 
 /// What mends this server, where that is known.
-fn framework(server: &str) -> Option<String> {
+pub fn framework(server: &str) -> Option<String> {
     let server = server.to_lowercase();
     let known = SERVERS.iter().find(|(name, _)| server.contains(name));
     known.map(|(_, advice)| (*advice).to_owned())
@@ -252,7 +252,7 @@ fn of_gracekeeper(run: &Run) -> Vec<String> {
 
 /// The app's port in the pod, as far as it is known.
 fn port(settings: &Settings) -> String {
-    let port = settings.targets.first().and_then(Target::port);
+    let port = settings.load.targets.first().and_then(Target::port);
     port.map_or("8000".to_owned(), |port| port.to_string())
 }
 
@@ -317,7 +317,7 @@ mod tests {
         use crate::cli::{Command, parse};
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         match parse(&words, &Default::default()).unwrap().command {
-            Command::Rehearse(settings) => *settings,
+            Command::Rehearse(settings) => settings.local(),
             other => panic!("{other:?}"),
         }
     }
