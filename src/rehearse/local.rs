@@ -210,7 +210,7 @@ async fn rehearse(settings: &Settings, quiet: bool) -> anyhow::Result<Rehearsal>
         verdict: verdict::sentence(&runs),
         doubt: verdict::doubt(&runs),
         advice,
-        yaml: advice::yaml(settings),
+        yaml: advice::yaml(settings, verdict::best(&runs).map(|run| run.way)),
         command: settings.command.join(" "),
         alone: !settings.chooses_port(),
         rate: settings.load.rate,

@@ -101,8 +101,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                 let answer = probe(target, Place::AsWritten, &load.body, load.timeout).await;
                 let why = match answer {
                     Ok(status) if status.is_good() => break,
-                    Ok(status) => format!("answers {status}"),
-                    Err(cause) => format!("has no answer: {}", cause.title()),
+                    Ok(status) => format!("answers {status}; write a URL that the app serves"),
+                    Err(cause) => format!(
+                        "has no answer: {}; look at its port, and whether a NetworkPolicy lets a pod in this namespace ask",
+                        cause.title()
+                    ),
                 };
                 if first.elapsed() > SERVED {
                     print(&Line::Refused {

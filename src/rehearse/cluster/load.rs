@@ -121,6 +121,7 @@ impl Received {
                 parts.requests.extend(ended);
             }
             Ok(Line::End { server }) => parts.end = Some(server),
+            Err(_) if text.trim().is_empty() => {}
             Err(_) => parts.other.push(text.to_owned()),
         }
     }
@@ -225,9 +226,7 @@ impl LoadPod {
     pub fn check(&self) -> anyhow::Result<()> {
         let parts = self.received.lock();
         if let Some(refused) = &parts.refused {
-            bail!(
-                "{refused}; the clients are in a pod, where a NetworkPolicy may also stand in their way"
-            );
+            bail!("{refused}");
         }
         if parts.end.is_some() {
             bail!("the pod that sends was ended by someone else");
@@ -350,6 +349,8 @@ async fn follow(api: Api<Pod>, name: String, received: Received) {
     loop {
         match api.log_stream(&name, &params).await {
             Ok(stream) => {
+                // It is read from its beginning.
+                received.lock().other.clear();
                 let mut lines = stream.lines();
                 while let Ok(Some(line)) = lines.try_next().await {
                     received.take(&line, Instant::now());

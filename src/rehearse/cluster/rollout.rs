@@ -54,16 +54,14 @@ pub struct PodEnd {
     pub cut: Option<String>,
 }
 
-/// When a request was lost, by what had happened to the pods.
+/// When a request was lost, by what had happened to the pod whose app ended nearest to it: a Service does not say which
+/// pod a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     BeforeDeletion,
-    /// The app of the pod that was deleted last had not ended.
     BeforeAppEnded,
-    /// It had, and the pod was not gone.
     AfterAppEnded,
-    /// Each pod that had been deleted was gone.
-    BetweenPods,
+    AfterGone,
 }
 
 impl Moment {
@@ -73,7 +71,7 @@ impl Moment {
             Moment::BeforeDeletion => "beforeDeletion",
             Moment::BeforeAppEnded => "beforeAppEnded",
             Moment::AfterAppEnded => "afterAppEnded",
-            Moment::BetweenPods => "betweenPods",
+            Moment::AfterGone => "afterGone",
         }
     }
 
@@ -81,9 +79,9 @@ impl Moment {
     pub fn title(self) -> &'static str {
         match self {
             Moment::BeforeDeletion => "before the first deletion",
-            Moment::BeforeAppEnded => "while the app of a deleted pod ran",
+            Moment::BeforeAppEnded => "before the app of a deleted pod had ended",
             Moment::AfterAppEnded => "after it had ended",
-            Moment::BetweenPods => "while no pod was ending",
+            Moment::AfterGone => "after the pod was gone",
         }
     }
 }
@@ -185,25 +183,21 @@ impl Rollout {
         self.pods.iter().map(PodEnd::gone_after).fold(0.0, f64::max)
     }
 
-    /// The pod that was deleted last before that moment.
-    pub fn last_deleted(&self, at: f64) -> Option<&PodEnd> {
-        self.pods.iter().rev().find(|pod| pod.deleted <= at)
+    /// Of the pods that had been deleted at that moment, the one whose app ended nearest to it.
+    pub fn nearest(&self, at: f64) -> Option<&PodEnd> {
+        let deleted = self.pods.iter().filter(|pod| pod.deleted <= at);
+        let distance = |pod: &&PodEnd| (at - pod.app_ended.unwrap_or(pod.gone)).abs();
+        deleted.min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 
     /// When a request was lost.
     pub fn moment(&self, request: &Request) -> Moment {
         let at = lost_at(request);
-        let Some(pod) = self.last_deleted(at) else {
-            return Moment::BeforeDeletion;
-        };
-        let is_there = self
-            .pods
-            .iter()
-            .any(|pod| pod.deleted <= at && at < pod.gone);
-        match pod.app_ended {
-            _ if !is_there => Moment::BetweenPods,
-            Some(ended) if ended <= at => Moment::AfterAppEnded,
-            _ => Moment::BeforeAppEnded,
+        match self.nearest(at) {
+            None => Moment::BeforeDeletion,
+            Some(pod) if at >= pod.gone => Moment::AfterGone,
+            Some(pod) if pod.app_ended.is_some_and(|ended| at >= ended) => Moment::AfterAppEnded,
+            Some(_) => Moment::BeforeAppEnded,
         }
     }
 
@@ -379,9 +373,9 @@ mod tests {
         assert_eq!(moment(-1.0), Moment::BeforeDeletion);
         assert_eq!(moment(4.0), Moment::BeforeAppEnded);
         assert_eq!(moment(5.5), Moment::AfterAppEnded);
-        assert_eq!(moment(7.0), Moment::BetweenPods);
-        assert_eq!(moment(9.0), Moment::BeforeAppEnded);
-        assert_eq!(moment(20.0), Moment::BetweenPods);
+        assert_eq!(moment(7.0), Moment::AfterGone);
+        assert_eq!(moment(9.5), Moment::BeforeAppEnded);
+        assert_eq!(moment(20.0), Moment::AfterGone);
         let waited = request(4.0, 20.0, Some(Cause::TimedOut));
         assert_eq!(rollout.moment(&waited), Moment::BeforeAppEnded);
     }

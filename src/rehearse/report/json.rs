@@ -92,8 +92,8 @@ pub fn rollout(rollout: &Rollout) -> serde_json::Result<String> {
             "keptConnection": request.reused,
             "url": request.target,
             "moment": rollout.moment(request).name(),
-            "pod": rollout.last_deleted(rollout::lost_at(request)).map(|pod| &pod.name),
-            "sinceDeletionSeconds": rollout.last_deleted(rollout::lost_at(request))
+            "pod": rollout.nearest(rollout::lost_at(request)).map(|pod| &pod.name),
+            "sinceDeletionSeconds": rollout.nearest(rollout::lost_at(request))
                 .map(|pod| rounded(rollout::lost_at(request) - pod.deleted)),
         })).collect::<Vec<_>>(),
         "inFlight": {
