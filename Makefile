@@ -4,6 +4,7 @@
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
+TOOLS_IMAGE ?= localhost/gracekeeper-tools:$(VERSION)
 PYTHON := target/test-env/venv/bin/python
 LINTERS := target/test-env/linters/bin
 
@@ -57,7 +58,8 @@ buildah: ## installs Debian's buildah, where apt may
 static: ## builds the image's binary: static, without the Cargo feature `tools`, under 7 MB
 	deploy/static sidecar
 
-image: ## builds the image with cargo and Debian's buildah, without a registry
+image: ## builds the image, and the one with the tools, with cargo and Debian's buildah, without a registry
+	deploy/image $(TOOLS_IMAGE) target/gracekeeper-tools-image.tar full
 	deploy/image $(IMAGE) target/gracekeeper-image.tar
 
 manifests: setup ## renders the plain manifests in deploy/ from the chart

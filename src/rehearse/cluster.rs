@@ -324,7 +324,7 @@ fn tell(text: &str) {
 /// Asks on a terminal whether to go on.
 fn agreed() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("nothing was done: write --yes to go on where no one can be asked");
+        bail!("nothing was done: there is no terminal to ask on; write --yes to go on");
     }
     tell("Go on? [y/N] ");
     let mut answer = String::new();

@@ -229,7 +229,7 @@ impl LoadPod {
             bail!("{refused}");
         }
         if parts.end.is_some() {
-            bail!("the pod that sends was ended by someone else");
+            bail!("the pod that sends was ended from outside");
         }
         if let Some(last) = parts.last
             && last.elapsed() > SILENCE

@@ -109,24 +109,34 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pods = self.workload.pods.len();
+        let pods = match self.workload.pods.len() {
+            1 => "1 pod".to_owned(),
+            n => format!("{n} pods"),
+        };
         writeln!(
             f,
-            "In namespace {} of the cluster at {} this will\n\
-             - start a pod, {}, of the image {}, which sends {} requests a second to {}, none of them again;\n\
-             - restart {}, {pods} {} with {}, as kubectl rollout restart does: nothing else of it is changed;\n\
-             - wait until the new pods serve and the old ones are gone, and remove the pod that sends.\n\
-             The requests are real, and so are those that get lost.",
-            self.namespace,
-            self.server,
+            "In namespace {} of the cluster at {} this will",
+            self.namespace, self.server
+        )?;
+        writeln!(
+            f,
+            "- start a pod, {}, of the image {}, which sends {} requests a second to {}, none of them again;",
             self.load_pod,
             self.image,
             self.rate,
-            self.urls.join(" and "),
-            self.workload.reference,
-            if pods == 1 { "pod" } else { "pods" },
-            self.workload.ending.title(),
+            self.urls.join(" and ")
         )?;
+        writeln!(
+            f,
+            "- restart {}, {pods} with {}, as kubectl rollout restart does: nothing else of it is changed;",
+            self.workload.reference,
+            self.workload.ending.title()
+        )?;
+        writeln!(
+            f,
+            "- wait until the new pods serve and the old ones are gone, and remove the pod that sends."
+        )?;
+        writeln!(f, "The requests are real, and so are those that get lost.")?;
         for note in &self.notes {
             writeln!(f, "Note: {note}.")?;
         }
