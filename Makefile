@@ -50,7 +50,8 @@ fuzz: ## runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 
 e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
 	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
-	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && python3 tests/e2e "$$sidecar" "$$shop"
+	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && tools=$$(deploy/static full) \
+	&& python3 tests/e2e "$$sidecar" "$$shop" "$$tools"
 
 buildah: ## installs Debian's buildah, where apt may
 	tests/setup --buildah

@@ -106,7 +106,7 @@ pub fn rollout(rollout: &Rollout) -> String {
          <th class=\"causes\">verdict</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n\
          <h2>Requests in flight</h2>\n<p class=\"legend\"><span class=\"key area\"></span>at all pods \
          <span class=\"key cross\">×</span>lost <span class=\"key bar\"></span>a pod from its deletion until it is \
-         gone</p>\n{timeline}{advice}",
+         gone; the line in it: its app has ended</p>\n{timeline}{advice}",
         workload = escaped(&rollout.workload),
         namespace = escaped(&rollout.namespace),
         urls = escaped(&rollout.urls.join(" ")),
