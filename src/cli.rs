@@ -58,7 +58,8 @@ enum Subcommand {
     #[cfg(feature = "tools")]
     Inject(inject::Args),
 
-    /// Plays the kubelet and clients to your app on this machine, and reports which requests a termination loses
+    /// Plays the kubelet and clients to your app on this machine, or restarts it in a cluster, and reports which requests are
+    /// lost
     #[cfg(feature = "tools")]
     #[command(
         after_help = "{port} in URLs, flags and the command stands for a free port; PORT in the command's environment is the \

@@ -210,11 +210,13 @@ pub async fn run(settings: &Settings, quiet: bool) -> anyhow::Result<Rollout> {
     let mut signals = Signals::catch()?;
     let progress = Progress::new(quiet, io::stderr().is_terminal());
     let mut load = LoadPod::new(&access, settings, &plan.load_pod);
-    // Not given up in its middle, so that it is known what is to be removed.
-    load.create().await?;
-    let told = tokio::select! {
-        rollout = rehearse(&access, settings, &plan, &mut load, &progress) => rollout,
-        _ = signals.next() => Err(anyhow!("told to stop")),
+    // The creation is not given up in its middle, so that what it made can be removed.
+    let told = match load.create().await {
+        Ok(()) => tokio::select! {
+            rollout = rehearse(&access, settings, &plan, &mut load, &progress) => rollout,
+            _ = signals.next() => Err(anyhow!("told to stop")),
+        },
+        Err(e) => Err(e),
     };
     let removed = timeout(REMOVAL, load.remove()).await;
     let removed = removed.unwrap_or_else(|_| Err(anyhow!("it is still there")));

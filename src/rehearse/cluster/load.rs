@@ -18,6 +18,9 @@ use super::super::clients::remote::{self, Line, Sent};
 use super::Settings;
 use super::access::{Access, is_missing, why};
 
+/// The name of its container.
+const CONTAINER: &str = "clients";
+
 /// How long the pod may take until it sends.
 const START: Duration = Duration::from_secs(120);
 
@@ -99,10 +102,12 @@ impl Received {
     /// A line of the log that came now. The log may be read again from its beginning.
     fn take(&self, text: &str, now: Instant) {
         let mut parts = self.lock();
-        parts.last = Some(now);
         match serde_json::from_str(text) {
             Ok(Line::Refused { url, why }) => parts.refused = Some(format!("{url} {why}")),
-            Ok(Line::Sending {}) => parts.sends = true,
+            Ok(Line::Sending {}) => {
+                parts.sends = true;
+                parts.last.get_or_insert(now);
+            }
             Ok(Line::Batch {
                 number,
                 at,
@@ -116,6 +121,7 @@ impl Received {
                 }
                 parts.has_gap |= number > parts.next;
                 parts.next = number + 1;
+                parts.last = Some(now);
                 parts.in_flight = in_flight;
                 parts.lost += ended.iter().filter(|sent| sent.4.is_some()).count();
                 parts.requests.extend(ended);
@@ -161,12 +167,7 @@ impl LoadPod {
     pub async fn create(&self) -> anyhow::Result<()> {
         let pod = serde_json::from_value(self.object.clone())?;
         let created = self.api.create(&PostParams::default(), &pod).await;
-        created.map_err(|e| {
-            anyhow!(
-                "the pod that sends cannot be made, and nothing was done: {}",
-                why(&e)
-            )
-        })?;
+        created.map_err(|e| anyhow!("the pod that sends cannot be made: {}", why(&e)))?;
         Ok(())
     }
 
@@ -181,7 +182,9 @@ impl LoadPod {
             let pod = self.api.get(&self.name).await;
             let pod = pod.map_err(|e| anyhow!("the pod that sends cannot be read: {}", why(&e)))?;
             let status = pod.status.unwrap_or_default();
-            let container = status.container_statuses.into_iter().flatten().next();
+            // A mesh may add others.
+            let mut containers = status.container_statuses.into_iter().flatten();
+            let container = containers.find(|it| it.name == CONTAINER);
             let (waits, ended) = look(container.as_ref());
             if let Some((reason, message)) = &waits
                 && HOPELESS.contains(&reason.as_str())
@@ -344,6 +347,7 @@ fn look(container: Option<&ContainerStatus>) -> (Option<(String, String)>, Optio
 async fn follow(api: Api<Pod>, name: String, received: Received) {
     let params = LogParams {
         follow: true,
+        container: Some(CONTAINER.to_owned()),
         ..LogParams::default()
     };
     loop {
@@ -395,7 +399,7 @@ fn object(settings: &Settings, name: &str) -> serde_json::Value {
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [{
-                "name": "clients",
+                "name": CONTAINER,
                 "image": settings.image,
                 "imagePullPolicy": settings.image_pull_policy,
                 "args": args,

@@ -63,7 +63,7 @@ impl SeenPod {
         self.last_words = words
             .map(|it| it.trim().to_owned())
             .or(self.last_words.take());
-        self.waits = (apps.iter())
+        let waiting = (apps.iter())
             .filter_map(|it| it.state.as_ref()?.waiting.as_ref())
             .map(|it| {
                 let reason = it.reason.clone().unwrap_or_default();
@@ -73,6 +73,12 @@ impl SeenPod {
                 }
             })
             .next();
+        // Not scheduled, or not ready.
+        let conditions = status.conditions.into_iter().flatten();
+        let mut unmet = conditions
+            .filter(|it| it.status == "False")
+            .filter_map(|it| it.message);
+        self.waits = waiting.or_else(|| unmet.next());
     }
 }
 
@@ -132,13 +138,24 @@ impl PodWatch {
         lock(&self.parts).lines.clone()
     }
 
-    /// What a pod that is there waits for, after a semicolon.
+    /// Which pod the restart waits for, after a semicolon: a new one that is not ready, or an old one that does not go.
     pub fn waiting(&self) -> String {
         let parts = lock(&self.parts);
-        let mut there = parts.pods.values().filter(|pod| pod.gone.is_none());
-        let waits = there.find_map(|pod| Some((&pod.name, pod.waits.as_ref()?)));
-        waits.map_or_else(String::new, |(name, why)| {
-            format!("; the pod {name} waits: {why}")
+        let mut new = parts
+            .pods
+            .values()
+            .filter(|pod| !pod.is_old && pod.gone.is_none());
+        if let Some((name, why)) = new.find_map(|pod| Some((&pod.name, pod.waits.as_ref()?))) {
+            return format!("; the pod {name} waits: {why}");
+        }
+        let mut old = parts
+            .pods
+            .values()
+            .filter(|pod| pod.is_old && pod.gone.is_none());
+        let stays = old.find_map(|pod| Some((&pod.name, pod.deleted?)));
+        stays.map_or_else(String::new, |(name, deleted)| {
+            let since = deleted.elapsed().as_secs();
+            format!("; the pod {name} is still there, {since} s after its deletion")
         })
     }
 }

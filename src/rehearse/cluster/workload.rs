@@ -195,8 +195,10 @@ impl Ending {
         let apps = spec.containers.iter().filter(|it| it.name != SIDECAR);
         let hook = apps.filter_map(hook).next();
         match (has_sidecar, hook) {
-            (true, Some(Ending::Sleep(_)) | None) => Ending::SidecarAlone,
-            (true, Some(_)) => Ending::Sidecar,
+            (true, Some(Ending::Sidecar | Ending::Hook)) => Ending::Sidecar,
+            (true, _) => Ending::SidecarAlone,
+            // It asks what is not there.
+            (false, Some(Ending::Sidecar)) => Ending::OtherHook,
             (false, hook) => hook.unwrap_or(Ending::None),
         }
     }
@@ -207,6 +209,10 @@ fn hook(container: &Container) -> Option<Ending> {
     let hook = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
     if let Some(sleep) = &hook.sleep {
         return Some(Ending::Sleep(sleep.seconds as f64));
+    }
+    let path = hook.http_get.as_ref().and_then(|get| get.path.as_deref());
+    if path.is_some_and(|path| path.starts_with("/prestop")) {
+        return Some(Ending::Sidecar);
     }
     let Some(command) = hook.exec.as_ref().and_then(|exec| exec.command.as_ref()) else {
         return Some(Ending::OtherHook);

@@ -57,11 +57,12 @@ def rehearsal(cluster, result):
         assert without_restart(ns) == (before, None), "it was restarted without leave"
 
         old = ns.pods.there()
-        status, out, said = ended(rehearse(ns, "deploy/shop", "--yes", "--mode=sidecar", "--fail-on=lost=0"))
+        status, out, said = ended(rehearse(ns, "deploy/shop", "--yes", "--mode=sidecar"))
         assert status == 0, said
         told = json.loads(out)
         run, = told["runs"]
-        assert run["way"] == "gracekeeper" and run["failed"] == 0 and run["requests"] > 100, run
+        assert run["way"] == "gracekeeper" and run["requests"] > 100, run
+        assert run["failed"] == 0, f"{told['verdict']}: {run['causes']}, {run['pods']}"
         assert {pod["name"] for pod in run["pods"]} == {pod.name for pod in old}
         ns.pods.all_gone(old)
         for pod in run["pods"]:
