@@ -4,6 +4,7 @@
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= localhost/gracekeeper:$(VERSION)
+TOOLS_IMAGE ?= localhost/gracekeeper-tools:$(VERSION)
 PYTHON := target/test-env/venv/bin/python
 LINTERS := target/test-env/linters/bin
 
@@ -49,7 +50,8 @@ fuzz: ## runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 
 e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; without one it is skipped
 	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
-	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && python3 tests/e2e "$$sidecar" "$$shop"
+	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && tools=$$(deploy/static full) \
+	&& python3 tests/e2e "$$sidecar" "$$shop" "$$tools"
 
 buildah: ## installs Debian's buildah, where apt may
 	tests/setup --buildah
@@ -57,7 +59,8 @@ buildah: ## installs Debian's buildah, where apt may
 static: ## builds the image's binary: static, without the Cargo feature `tools`, under 7 MB
 	deploy/static sidecar
 
-image: ## builds the image with cargo and Debian's buildah, without a registry
+image: ## builds the image, and the one with the tools, with cargo and Debian's buildah, without a registry
+	deploy/image $(TOOLS_IMAGE) target/gracekeeper-tools-image.tar full
 	deploy/image $(IMAGE) target/gracekeeper-image.tar
 
 manifests: setup ## renders the plain manifests in deploy/ from the chart

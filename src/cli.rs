@@ -58,7 +58,8 @@ enum Subcommand {
     #[cfg(feature = "tools")]
     Inject(inject::Args),
 
-    /// Plays the kubelet and clients to your app on this machine, and reports which requests a termination loses
+    /// Plays the kubelet and clients to your app on this machine, or restarts it in a cluster, and reports which requests are
+    /// lost
     #[cfg(feature = "tools")]
     #[command(
         after_help = "{port} in URLs, flags and the command stands for a free port; PORT in the command's environment is the \
@@ -66,6 +67,11 @@ enum Subcommand {
                       wrong command line."
     )]
     Rehearse(Box<rehearse::Args>),
+
+    /// The clients of a rehearsal alone, for the pod of rehearse --cluster
+    #[cfg(feature = "tools")]
+    #[command(hide = true)]
+    RehearseClients(rehearse::ClientArgs),
 }
 
 fn after_long_help() -> String {
@@ -114,6 +120,9 @@ pub enum Command {
     /// An app whose termination is rehearsed.
     #[cfg(feature = "tools")]
     Rehearse(Box<rehearse::Settings>),
+    /// The clients of a rehearsal in a cluster.
+    #[cfg(feature = "tools")]
+    RehearseClients(Box<rehearse::ClientSettings>),
 }
 
 /// A command and its settings, checked.
@@ -241,6 +250,16 @@ fn attempt(
             let invocation = settings.map(|settings| Invocation {
                 log: log::Settings::for_tools(),
                 command: Command::Rehearse(Box::new(settings)),
+                warnings: Vec::new(),
+            });
+            return errors.into_result(invocation).map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::RehearseClients(args) => {
+            let settings = rehearse::ClientSettings::new(args, &mut errors);
+            let invocation = settings.map(|settings| Invocation {
+                log: log::Settings::for_tools(),
+                command: Command::RehearseClients(Box::new(settings)),
                 warnings: Vec::new(),
             });
             return errors.into_result(invocation).map_err(Failure::Mistakes);

@@ -82,6 +82,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
                 return Ok(exit::FAILURE);
             }
         }
+        #[cfg(feature = "tools")]
+        Command::RehearseClients(settings) => {
+            runtime.block_on(rehearse::run_clients(*settings))?;
+        }
     }
     Ok(exit::SUCCESS)
 }

@@ -1,49 +1,61 @@
 //! The clients: they send requests at a set rate, half of them on new connections, and retry none.
+//!
+//! `connection` is what a request is sent on, `seen` what became of requests, `monitor` a monitoring system. `remote` is
+//! the same clients as a program of their own, for a pod.
+
+pub mod connection;
+mod monitor;
+pub mod remote;
+mod seen;
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, SERVER, USER_AGENT};
-use http::{HeaderName, Method, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::record::Cause;
-use super::routes::{Endpoint, Routes};
+use super::routes::{Endpoint, Place, Routes};
 use super::target::Target;
-
-/// How the clients name themselves.
-const AGENT: &str = concat!("gracekeeper-rehearse/", env!("CARGO_PKG_VERSION"));
-
-/// How often a monitoring system reads the metrics.
-const SCRAPES: Duration = Duration::from_secs(1);
+use crate::config::ConfigErrors;
+use connection::{Connection, Status};
+pub use seen::{Ended, Seen};
 
 /// How many kept connections take turns.
 const KEPT: usize = 10;
 
-/// A request that has ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    pub began: Instant,
-    pub ended: Instant,
-    pub reused: bool,
-    pub target: usize,
-    pub instance: usize,
-    pub cause: Option<Cause>,
+/// Where clients call from, where the app is on this machine.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Flags of what clients ask for.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    /// What clients ask for, such as http://127.0.0.1:{port}/work. Repeatable
+    ///
+    /// A weight and a method may stand before it: '3 POST http://127.0.0.1:{port}/orders' is asked for three times as often
+    /// as a URL without a weight, by POST. grpc://127.0.0.1:{port}/PACKAGE.SERVICE/METHOD is a unary call with an empty
+    /// message.
+    #[arg(long, value_name = "URL")]
+    url: Vec<String>,
+
+    /// The body of each POST, sent as application/json
+    #[arg(long, value_name = "TEXT", default_value = "{}")]
+    body: String,
+
+    /// Requests a second: half on new connections, half on kept ones; none is retried
+    #[arg(long, value_name = "N", default_value = "50")]
+    rate: String,
+
+    /// How long a client waits for an answer
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    client_timeout: String,
 }
 
 /// What the clients ask for, and how often.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Load {
     pub targets: Vec<Target>,
     pub body: String,
@@ -53,22 +65,36 @@ pub struct Load {
     pub monitors: u32,
 }
 
-/// The clients' memory. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Seen(Arc<Mutex<SeenParts>>);
-
-#[derive(Debug, Default)]
-struct SeenParts {
-    ended: Vec<Ended>,
-    in_flight: usize,
-    server: Option<String>,
+impl Args {
+    /// Checks the flags. `example` is a URL as it could be written here.
+    pub fn validate(self, example: &str, errors: &mut ConfigErrors) -> Option<Load> {
+        let targets: Vec<Target> = (self.url.iter())
+            .filter_map(|text| errors.check("url", text, text.parse()))
+            .collect();
+        if self.url.is_empty() {
+            errors.say(format!(
+                "there is no URL; write --url '{example}' with a path that the app serves"
+            ));
+        }
+        let rate = errors.check("rate", &self.rate, super::count(&self.rate, 1, 1000));
+        let timeout = errors.positive_duration("client-timeout", &self.client_timeout);
+        Some(Load {
+            targets,
+            body: self.body,
+            rate: rate?,
+            timeout,
+            monitors: 0,
+        })
+    }
 }
 
 /// A kept connection between two requests.
 #[derive(Debug)]
 struct Kept {
-    sender: SendRequest<Full<Bytes>>,
+    connection: Connection,
     endpoint: Endpoint,
+    /// The target that it was opened for.
+    target: usize,
 }
 
 /// Kept connections that are free, the one that waits longest first.
@@ -78,41 +104,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Seen {
-    /// How many requests have ended, how many of them without a good answer, and how many are in flight.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let parts = lock(&self.0);
-        let failed = parts
-            .ended
-            .iter()
-            .filter(|ended| ended.cause.is_some())
-            .count();
-        (parts.ended.len(), failed, parts.in_flight)
-    }
-
-    /// Every request that has ended, in the order of their ends.
-    pub fn requests(&self) -> Vec<Ended> {
-        lock(&self.0).ended.clone()
-    }
-
-    /// What the app calls itself.
-    pub fn server(&self) -> Option<String> {
-        lock(&self.0).server.clone()
-    }
-
-    fn note_server(&self, headers: &http::HeaderMap) {
-        let mut parts = lock(&self.0);
-        if parts.server.is_some() {
-            return;
-        }
-        let named = [HeaderName::from_static("x-powered-by"), SERVER];
-        let header = named
-            .iter()
-            .find_map(|name| headers.get(name)?.to_str().ok());
-        parts.server = header.map(str::to_owned);
-    }
-}
-
 /// Sends until told to stop, and then waits for the answers to what is under way.
 pub async fn send(load: Load, routes: Routes, seen: Seen, stop: impl Future<Output = ()>) {
     let load = Arc::new(load);
@@ -120,8 +111,8 @@ pub async fn send(load: Load, routes: Routes, seen: Seen, stop: impl Future<Outp
     let mut requests = JoinSet::new();
     let mut monitors = JoinSet::new();
     for n in 0..load.monitors {
-        if let Some(endpoint) = routes.current() {
-            monitors.spawn(monitor(endpoint.address, n));
+        if let Some(Place::At(address)) = routes.current().map(|endpoint| endpoint.place) {
+            monitors.spawn(monitor::monitor(address, n));
         }
     }
     let mut ticks = interval(Duration::from_secs(1) / load.rate);
@@ -165,20 +156,13 @@ fn turns(targets: &[Target]) -> Vec<usize> {
 /// The cause, where there is no answer.
 pub async fn probe(
     target: &Target,
-    address: SocketAddr,
+    place: Place,
     body: &str,
     limit: Duration,
-) -> Result<StatusCode, Cause> {
-    let endpoint = Endpoint {
-        instance: 0,
-        address,
-    };
+) -> Result<Status, Cause> {
     let ask = async {
-        let mut sender = connect(endpoint.address, Ipv4Addr::LOCALHOST.into()).await?;
-        let answer = sender
-            .send_request(request(target, address, body, false))
-            .await;
-        Ok(answer.map_err(|e| cause(&e))?.status())
+        let mut connection = Connection::open(target, place, CLIENT).await?;
+        connection.exchange(target, place, body, false, None).await
     };
     timeout(limit, ask).await.unwrap_or(Err(Cause::TimedOut))
 }
@@ -196,7 +180,7 @@ struct Request {
 impl Request {
     async fn send(self) {
         let kept = match &self.free {
-            Some(free) => take(free).await,
+            Some(free) => self.take(free).await,
             None => None,
         };
         let reused = kept.is_some();
@@ -209,15 +193,13 @@ impl Request {
             return;
         };
         let began = Instant::now();
-        lock(&self.seen.0).in_flight += 1;
+        self.seen.begin();
         let exchange = timeout(self.load.timeout, self.exchange(kept, endpoint));
         let cause = match exchange.await {
             Ok(result) => result.err(),
             Err(_) => Some(Cause::TimedOut),
         };
-        let mut seen = lock(&self.seen.0);
-        seen.in_flight -= 1;
-        seen.ended.push(Ended {
+        self.seen.end(Ended {
             began,
             ended: Instant::now(),
             reused,
@@ -228,126 +210,45 @@ impl Request {
     }
 
     async fn exchange(&self, kept: Option<Kept>, endpoint: Endpoint) -> Result<(), Cause> {
-        let mut sender = match kept {
-            Some(kept) => kept.sender,
-            None => connect(endpoint.address, Ipv4Addr::LOCALHOST.into()).await?,
-        };
         let target = &self.load.targets[self.target];
-        let request = request(
-            target,
-            endpoint.address,
-            &self.load.body,
-            self.free.is_some(),
-        );
-        let answer = sender.send_request(request).await.map_err(|e| cause(&e))?;
-        let status = answer.status();
-        self.seen.note_server(answer.headers());
-        let mut body = answer.into_body();
-        while let Some(frame) = body.frame().await {
-            frame.map_err(|_| Cause::Cut)?;
-        }
+        let place = endpoint.place;
+        let mut connection = match kept {
+            Some(kept) => kept.connection,
+            None => Connection::open(target, place, CLIENT).await?,
+        };
+        let keep = self.free.is_some();
+        let exchange = connection.exchange(target, place, &self.load.body, keep, Some(&self.seen));
+        let status = exchange.await?;
         if let Some(free) = &self.free {
             let mut free = lock(free);
             if free.len() < KEPT {
-                free.push_back(Kept { sender, endpoint });
+                free.push_back(Kept {
+                    connection,
+                    endpoint,
+                    target: self.target,
+                });
             }
         }
-        match status.is_server_error() {
-            true => Err(Cause::ServerError),
-            false => Ok(()),
+        match status.cause() {
+            Some(cause) => Err(cause),
+            None => Ok(()),
         }
     }
-}
 
-/// A kept connection that the app has not closed. A client sees that before it sends.
-async fn take(free: &Free) -> Option<Kept> {
-    loop {
-        let mut kept = lock(free).pop_front()?;
-        if !kept.sender.is_closed() && kept.sender.ready().await.is_ok() {
-            return Some(kept);
+    /// A kept connection for this target that the app has not closed.
+    async fn take(&self, free: &Free) -> Option<Kept> {
+        let targets = &self.load.targets;
+        let serves = |kept: &Kept| targets[kept.target].shares_connections(&targets[self.target]);
+        loop {
+            let mut kept = {
+                let mut free = lock(free);
+                let at = free.iter().position(serves)?;
+                free.remove(at)?
+            };
+            if kept.connection.is_usable().await {
+                return Some(kept);
+            }
         }
-    }
-}
-
-/// A connection from an address.
-async fn connect(to: SocketAddr, from: IpAddr) -> Result<SendRequest<Full<Bytes>>, Cause> {
-    let stream = open(to, from).await.map_err(|e| io_cause(&e))?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| cause(&e))?;
-    // It ends with its sender, or when the app closes it.
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(sender)
-}
-
-/// A TCP connection; from an address of IPv4's loopback network where the app is there too.
-pub async fn open(to: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
-    if to.is_ipv6() {
-        return TcpStream::connect(to).await;
-    }
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(from, 0))?;
-    socket.connect(to).await
-}
-
-fn request(target: &Target, to: SocketAddr, body: &str, keep: bool) -> http::Request<Full<Bytes>> {
-    let mut builder = http::Request::builder()
-        .method(target.method.clone())
-        .uri(target.path())
-        .header(HOST, to.to_string())
-        .header(USER_AGENT, AGENT);
-    if !keep {
-        builder = builder.header(CONNECTION, "close");
-    }
-    let body = match target.method == Method::POST {
-        true => Bytes::from(body.to_owned()),
-        false => Bytes::new(),
-    };
-    if target.method == Method::POST {
-        builder = builder.header(CONTENT_TYPE, "application/json");
-    }
-    builder.body(Full::new(body)).unwrap_or_default()
-}
-
-/// Why a request had no answer.
-fn cause(error: &hyper::Error) -> Cause {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(e) = inner.downcast_ref::<io::Error>() {
-            return io_cause(e);
-        }
-        source = inner.source();
-    }
-    Cause::Closed
-}
-
-fn io_cause(error: &io::Error) -> Cause {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Cause::Refused,
-        io::ErrorKind::TimedOut => Cause::TimedOut,
-        io::ErrorKind::UnexpectedEof => Cause::Closed,
-        _ => Cause::Reset,
-    }
-}
-
-/// Reads the metrics again and again from an address of its own, until it cannot.
-async fn monitor(app: SocketAddr, n: u32) -> Option<Infallible> {
-    let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + n);
-    let mut sender = connect(app, from.into()).await.ok()?;
-    let metrics: Target = "http://127.0.0.1:{port}/metrics".parse().ok()?;
-    let mut ticks = interval(SCRAPES);
-    loop {
-        ticks.tick().await;
-        if sender.ready().await.is_err() {
-            sender = connect(app, from.into()).await.ok()?;
-        }
-        let answer = sender
-            .send_request(request(&metrics, app, "", true))
-            .await
-            .ok()?;
-        answer.into_body().collect().await.ok()?;
     }
 }
 
@@ -386,14 +287,14 @@ mod tests {
             target: 0,
             routes: Routes::to(Endpoint {
                 instance: 0,
-                address,
+                place: Place::At(address),
             }),
             seen: seen.clone(),
             free: None,
         };
         request.send().await;
         server.await.unwrap();
-        seen.requests()[0].cause
+        seen.requests(0)[0].cause
     }
 
     #[tokio::test]
@@ -407,9 +308,9 @@ mod tests {
         let error = b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(answered_with(error, false).await, Some(Cause::ServerError));
         let target = "http://127.0.0.1:{port}/".parse().unwrap();
-        let free = super::super::ports::free(Ipv4Addr::LOCALHOST.into()).unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free));
-        let refused = probe(&target, address, "", Duration::from_secs(20)).await;
+        let free = super::super::ports::free(CLIENT).unwrap();
+        let place = Place::At((CLIENT, free).into());
+        let refused = probe(&target, place, "", Duration::from_secs(20)).await;
         assert_eq!(refused, Err(Cause::Refused));
     }
 

@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::app::{App, describe};
-use super::clients::open;
+use super::clients::connection::open;
 use super::sidecar::Sidecar;
 use super::way::Way;
 

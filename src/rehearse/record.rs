@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::way::Way;
 
 /// Why a request had no good answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Cause {
+    /// The host's name has no address.
+    Unresolved,
+    /// No way leads to the address.
+    Unreachable,
     /// The connection was refused: nothing listened.
     Refused,
     /// The connection was reset before an answer.
@@ -18,25 +25,33 @@ pub enum Cause {
     /// No whole answer came in time.
     TimedOut,
     /// An answer with status 500 or above.
+    #[serde(rename = "5xx")]
     ServerError,
+    /// A gRPC status that is the server's doing, such as unavailable.
+    GrpcError,
 }
 
 impl Cause {
     /// As JSON has it.
     pub fn name(self) -> &'static str {
         match self {
+            Cause::Unresolved => "unresolved",
+            Cause::Unreachable => "unreachable",
             Cause::Refused => "refused",
             Cause::Reset => "reset",
             Cause::Closed => "closed",
             Cause::Cut => "cut",
             Cause::TimedOut => "timedOut",
             Cause::ServerError => "5xx",
+            Cause::GrpcError => "grpcError",
         }
     }
 
     /// For people.
     pub fn title(self) -> &'static str {
         match self {
+            Cause::Unresolved => "name without address",
+            Cause::GrpcError => "gRPC error",
             Cause::Closed => "closed unanswered",
             Cause::Cut => "cut in the middle",
             Cause::TimedOut => "timed out",
@@ -115,6 +130,45 @@ pub struct Run {
     pub server: Option<String>,
 }
 
+/// The requests that were lost.
+pub fn failures(requests: &[Request]) -> impl Iterator<Item = (&Request, Cause)> {
+    (requests.iter()).filter_map(|request| Some((request, request.cause?)))
+}
+
+/// The longest that a client waited for a good answer, in seconds.
+pub fn longest_wait(requests: &[Request]) -> Option<f64> {
+    let answered = requests.iter().filter(|r| r.cause.is_none());
+    answered.map(|r| r.ended - r.began).reduce(f64::max)
+}
+
+/// The first and the last moment of requests, and of something that ended then, in seconds.
+pub fn span(requests: &[Request], end: f64) -> (f64, f64) {
+    let began = requests.iter().map(|r| r.began).fold(0.0, f64::min);
+    let ended = requests.iter().map(|r| r.ended);
+    (began, ended.fold(end, f64::max))
+}
+
+/// Requests in flight at moments a step apart, in seconds.
+pub fn in_flight<'a>(
+    requests: impl IntoIterator<Item = &'a Request>,
+    from: f64,
+    step: f64,
+    steps: usize,
+) -> Vec<usize> {
+    let mut counts = vec![0; steps];
+    for request in requests {
+        let first = ((request.began - from) / step).ceil().max(0.0) as usize;
+        for count in counts.iter_mut().skip(first).enumerate() {
+            let at = from + step * (first + count.0) as f64;
+            if at >= request.ended {
+                break;
+            }
+            *count.1 += 1;
+        }
+    }
+    counts
+}
+
 impl Run {
     /// How many requests were lost.
     pub fn lost(&self) -> usize {
@@ -123,7 +177,7 @@ impl Run {
 
     /// The requests that were lost.
     pub fn failures(&self) -> impl Iterator<Item = (&Request, Cause)> {
-        (self.requests.iter()).filter_map(|request| Some((request, request.cause?)))
+        failures(&self.requests)
     }
 
     /// When a request ended.
@@ -138,15 +192,12 @@ impl Run {
 
     /// The longest that a client waited for a good answer, in seconds.
     pub fn longest_wait(&self) -> Option<f64> {
-        let answered = self.requests.iter().filter(|r| r.cause.is_none());
-        answered.map(|r| r.ended - r.began).reduce(f64::max)
+        longest_wait(&self.requests)
     }
 
     /// The first and the last moment.
     pub fn span(&self) -> (f64, f64) {
-        let began = self.requests.iter().map(|r| r.began).fold(0.0, f64::min);
-        let ended = self.requests.iter().map(|r| r.ended);
-        (began, ended.fold(self.end.gone, f64::max))
+        span(&self.requests, self.end.gone)
     }
 
     /// Requests in flight at the app that is terminated, or at all, at moments a step apart, in seconds.
@@ -157,21 +208,8 @@ impl Run {
         steps: usize,
         instance: Option<usize>,
     ) -> Vec<usize> {
-        let mut counts = vec![0; steps];
-        for request in &self.requests {
-            if instance.is_some_and(|instance| instance != request.instance) {
-                continue;
-            }
-            let first = ((request.began - from) / step).ceil().max(0.0) as usize;
-            for count in counts.iter_mut().skip(first).enumerate() {
-                let at = from + step * (first + count.0) as f64;
-                if at >= request.ended {
-                    break;
-                }
-                *count.1 += 1;
-            }
-        }
-        counts
+        let of = |request: &&Request| instance.is_none_or(|instance| instance == request.instance);
+        in_flight(self.requests.iter().filter(of), from, step, steps)
     }
 }
 

@@ -3,12 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Where a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// To this address.
+    At(SocketAddr),
+    /// To the host and port of the URL, which are resolved for each new connection.
+    AsWritten,
+}
+
 /// An instance, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// 0 is the instance that is terminated.
     pub instance: usize,
-    pub address: SocketAddr,
+    pub place: Place,
 }
 
 /// Where new connections go now; nowhere while other pods, which are not here, take them. Clones share it.

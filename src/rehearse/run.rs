@@ -10,15 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::app::{App, describe};
-use super::clients::{self, Load, Seen};
+use super::clients::{self, Seen};
 use super::kubelet::{self, Terminated};
+use super::local::Settings;
 use super::page::{self, Page};
+use super::ports;
 use super::record::{End, Request, Run};
 use super::report::progress::Progress;
-use super::routes::{Endpoint, Routes};
+use super::routes::{Endpoint, Place, Routes};
 use super::sidecar::Sidecar;
 use super::way::Way;
-use super::{Settings, ports};
 
 /// How long the clients go on when all has changed.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -40,9 +41,10 @@ pub async fn run(
     let mut pods = Pods::start(settings, way, folder).await?;
     let seen = Seen::default();
     let rehearsal = rehearse(settings, way, &mut pods, &seen, folder, progress);
+    let title = way.title();
     tokio::select! {
         result = rehearsal => result,
-        never = progress.follow(way, &seen) => match never {},
+        never = progress.follow(&title, || seen.counts()) => match never {},
     }
 }
 
@@ -56,12 +58,11 @@ struct Pods {
 impl Pods {
     async fn start(settings: &Settings, way: Way, folder: &Path) -> anyhow::Result<Self> {
         let app = start_app(settings, &folder.join(format!("{way}-1.log"))).await?;
-        for target in &settings.targets {
-            let answer =
-                clients::probe(target, app.address, &settings.body, settings.client_timeout);
-            match answer.await {
+        for target in &settings.load.targets {
+            let (body, limit) = (&settings.load.body, settings.load.timeout);
+            match clients::probe(target, Place::At(app.address), body, limit).await {
                 Err(cause) => bail!("{} has no answer: {}", target.url, cause.title()),
-                Ok(status) if status.as_u16() >= 400 => bail!(
+                Ok(status) if !status.is_good() => bail!(
                     "{} answers {status}; write a URL that the app serves",
                     target.url
                 ),
@@ -96,17 +97,22 @@ impl Pods {
     fn other(&self) -> Option<Endpoint> {
         self.second.as_ref().map(|second| Endpoint {
             instance: 1,
-            address: second.address,
+            place: Place::At(second.address),
         })
     }
 }
 
 async fn start_app(settings: &Settings, output: &Path) -> anyhow::Result<App> {
-    let target = settings.targets.first().context("there is no URL")?;
+    let target = settings.load.targets.first().context("there is no URL")?;
+    let on = |port| {
+        target
+            .address(port)
+            .context("the URL is not on this machine")
+    };
     let address = match target.port() {
-        None => target.address(ports::free(target.address(0).ip())?),
+        None => on(ports::free(on(0)?.ip())?)?,
         Some(port) => {
-            let address = target.address(port);
+            let address = on(port)?;
             if matches!(timeout(ASK, TcpStream::connect(address)).await, Ok(Ok(_))) {
                 bail!(
                     "something listens on {address} already; stop it, or write {{port}} for a free port"
@@ -128,16 +134,10 @@ async fn rehearse(
 ) -> anyhow::Result<(Run, Option<Page>)> {
     let endpoint = Endpoint {
         instance: 0,
-        address: pods.app.address,
+        place: Place::At(pods.app.address),
     };
     let routes = Routes::to(endpoint);
-    let load = Load {
-        targets: settings.targets.clone(),
-        body: settings.body.clone(),
-        rate: settings.rate,
-        timeout: settings.client_timeout,
-        monitors: settings.monitors,
-    };
+    let load = settings.load.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     // Tasks of this run end with it, also when it is told to stop.
     let mut tasks = JoinSet::new();
@@ -278,7 +278,7 @@ fn record(
         Some(after) => after.as_secs_f64(),
         None => -(deletion - at).as_secs_f64(),
     };
-    let requests = seen.requests().into_iter().map(|ended| Request {
+    let requests = seen.requests(0).into_iter().map(|ended| Request {
         began: since(ended.began),
         ended: since(ended.ended),
         reused: ended.reused,

@@ -1,8 +1,13 @@
 """A gRPC server without a schema: messages are the gate's folder and name, or nothing. Its count is at /inflight, and
-how many calls have begun at /calls."""
+how many calls have begun at /calls.
 
+grpc_app.py [PORT] [--polite]: with it, what has begun is answered after SIGTERM; without it, SIGTERM ends the process."""
+
+import argparse
 import http.server
+import signal
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -43,6 +48,12 @@ def hello(request, context):
     return b"hello"
 
 
+def slow(request, context):
+    with Inside():
+        time.sleep(0.3)
+        return b"done"
+
+
 def work(request, context):
     with Inside():
         gate.hold(*request.decode().split("\n"))
@@ -76,16 +87,24 @@ shop = grpc.method_handlers_generic_handler(
     "shop.Shop",
     {
         "Hello": grpc.unary_unary_rpc_method_handler(hello),
+        "Slow": grpc.unary_unary_rpc_method_handler(slow),
         "Work": grpc.unary_unary_rpc_method_handler(work),
         "Upload": grpc.stream_unary_rpc_method_handler(upload),
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
     },
 )
+parser = argparse.ArgumentParser()
+parser.add_argument("port", nargs="?", type=int, default=0)
+parser.add_argument("--polite", action="store_true")
+asked = parser.parse_args()
 count = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Count)
 threading.Thread(target=count.serve_forever, daemon=True).start()
 print(f"counting on port {count.server_port}", flush=True)
-server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[shop], interceptors=[Calls()])
-port = server.add_insecure_port("127.0.0.1:0")
+server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[shop], interceptors=[Calls()])
+port = server.add_insecure_port(f"127.0.0.1:{asked.port}")
 server.start()
 print(f"listening on http://127.0.0.1:{port}", flush=True)
+if asked.polite:
+    # The calls that run have 10 s to end.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop, args=[10]).start())
 server.wait_for_termination()

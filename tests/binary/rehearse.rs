@@ -353,6 +353,208 @@ fn has_environment(variable: &str) -> bool {
 }
 
 #[test]
+fn a_grpc_server_that_dies_at_sigterm_is_told_apart_from_one_that_ends_its_calls() {
+    let python = folder("target/test-env/venv/bin/python");
+    let python = python.to_string_lossy();
+    let rehearsed = |more: &[&str]| {
+        let mut words = vec![
+            "--url=grpc://127.0.0.1:{port}/shop.Shop/Slow",
+            "--compare=none,gracekeeper:graceful",
+            "--routes=1s",
+            "--json",
+            "--",
+            &python,
+            "tests/apps/grpc_app.py",
+            "{port}",
+        ];
+        words.extend(more);
+        let output = rehearse(&words);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let rude = rehearsed(&[]);
+    let advice = rude["advice"].to_string();
+    assert!(advice.contains("at SIGTERM the app exits"), "{advice}");
+    assert!(advice.contains("gRPC: on SIGTERM call"), "{advice}");
+    let polite = rehearsed(&["--polite"]);
+    let (none, handover) = (&polite["runs"][0], &polite["runs"][1]);
+    assert!(none["causes"]["refused"].as_u64().unwrap() > 0, "{none}");
+    assert_eq!(handover["failed"], 0, "{handover}");
+    let advice = polite["advice"].to_string();
+    assert!(
+        advice.contains("at SIGTERM the app finishes what it has"),
+        "{advice}"
+    );
+    assert!(
+        advice.contains("it takes no new connections"),
+        "so it needs a hook: {advice}"
+    );
+    let yaml = polite["yaml"].as_str().unwrap();
+    assert!(
+        yaml.contains("--app-shutdown=graceful"),
+        "the way that won is in the YAML: {yaml}"
+    );
+}
+
+#[test]
+fn a_grpc_method_that_no_server_has_is_said() {
+    let python = folder("target/test-env/venv/bin/python");
+    let output = rehearse(&[
+        "--url=grpc://127.0.0.1:{port}/shop.Shop/Nowhere",
+        "--",
+        &python.to_string_lossy(),
+        "tests/apps/grpc_app.py",
+        "{port}",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = said(&output);
+    assert!(
+        told.contains("answers gRPC status 12 (unimplemented); write a URL that the app serves"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_for_a_cluster_is_refused_with_every_mistake() {
+    let output = rehearse(&[
+        "--cluster",
+        "ds/web",
+        "--url=http://127.0.0.1:{port}/work",
+        "--mode=both",
+        "--image-pull-policy=Sometimes",
+        "--rollout-timeout=soon",
+        "--compare=none",
+        "--min-wait=3s",
+        "--fail-on=few",
+        "--",
+        "app",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = said(&output);
+    for part in [
+        "ds is not restarted here; write deploy/NAME or sts/NAME",
+        "no port is chosen in a cluster",
+        "--mode \"both\"",
+        "--image-pull-policy \"Sometimes\"",
+        "--rollout-timeout \"soon\"",
+        "--compare is for a rehearsal on this machine",
+        "--min-wait is for a rehearsal on this machine",
+        "--fail-on \"few\"",
+        "leave out -- and the command",
+        "there is no image",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let told = said(&rehearse(&["--cluster", "--url=http://localhost/work"]));
+    for part in [
+        "there is nothing to restart; write deploy/NAME or sts/NAME",
+        "in a pod that is the pod itself",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let output = rehearse(&[
+        "deploy/web",
+        "-n",
+        "shop",
+        "--yes",
+        "--image=x",
+        URL,
+        "--",
+        "app",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = said(&output);
+    for part in [
+        "\"deploy/web\" is read as a workload in a cluster; write --cluster",
+        "--namespace is for a rehearsal in a cluster",
+        "--yes is for a rehearsal in a cluster",
+        "--image is for a rehearsal in a cluster",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("config");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\ncurrent-context: c\n"
+    );
+    std::fs::write(&kubeconfig, text).unwrap();
+    let words = [
+        "--cluster",
+        "deploy/web",
+        "--url=http://web/",
+        "--image=x",
+        "--yes",
+    ];
+    for (kubeconfig, part) in [
+        (
+            folder.path().join("nowhere"),
+            "there is no cluster; set KUBECONFIG",
+        ),
+        (kubeconfig, "the API server at http://127.0.0.1:"),
+    ] {
+        let temporary = tempfile::tempdir().unwrap();
+        let output = command(&words, temporary.path())
+            .env("KUBECONFIG", kubeconfig)
+            .env("HOME", folder.path())
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(part), "{part} in {}", said(&output));
+    }
+}
+
+#[test]
+fn the_clients_of_a_pod_print_what_became_of_each_request() {
+    let mut app = Process::start(
+        Command::new("python3")
+            .args(["tests/apps/shop.py", "0"])
+            .current_dir(env!("CARGO_MANIFEST_DIR")),
+    );
+    let address = app.line("the app", |line| {
+        line.strip_prefix("listening on ").map(str::to_owned)
+    });
+    let url = format!("--url={}/work?seconds=0.1", address.trim());
+    let mut clients = Process::start(Command::new(env!("CARGO_BIN_EXE_gracekeeper")).args([
+        "rehearse-clients",
+        "--rate=20",
+        &url,
+    ]));
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).ok();
+    clients.line("the beginning", |line| {
+        parsed(line).filter(|it| it.get("sending").is_some())
+    });
+    clients.line("answers", |line| {
+        let batch = parsed(line)?.get("batch")?.clone();
+        let ended = batch["ended"].as_array()?.first()?.clone();
+        ended[4].is_null().then_some(())
+    });
+    app.signal("KILL");
+    clients.line("a loss", |line| {
+        let batch = parsed(line)?.get("batch")?.clone();
+        let ended = batch["ended"].as_array()?.clone();
+        ended.iter().any(|it| it[4] == "refused").then_some(())
+    });
+    clients.signal("TERM");
+    assert_eq!(clients.ended().code(), Some(0));
+    wait_for("the end in its output", || {
+        let lines = clients.lines();
+        let last = parsed(lines.last()?)?;
+        last.get("end").is_some().then_some(())
+    });
+}
+
+#[test]
 fn the_help_of_rehearse_is_the_recorded_one() {
     let shown = String::from_utf8(rehearse(&["-h"]).stdout).unwrap();
     let path = folder("tests/binary/help-rehearse.txt");

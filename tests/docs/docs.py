@@ -33,6 +33,8 @@ OTHER_FILES = {
     "src/metrics.rs": "help texts of the metrics",
     "src/check/rules/": "each rule's texts are docs/rules.md, compared by a test; its findings are on the same page by their id",
     "src/rehearse/advice.rs": "lines of a report; docs/rehearse.md says which there are",
+    "src/rehearse/advice/": "lines of a report; docs/rehearse.md says which there are",
+    "src/rehearse/cluster/rollout.rs": "the same",
     "src/rehearse/verdict.rs": "the same",
     "src/rehearse/report/": "the same",
     "src/check/explain.rs": "the head of docs/rules.md",
@@ -43,6 +45,7 @@ NO_MESSAGES = {
     "{}\\nEvery flag is also an environment variable: --min-wait is GRACEKEEPER_MIN_WAIT. Where a flag may be repeated, the "
     "variable has one value a line. Durations are written 5s, 1m30s, 250ms.": "the help's last lines",
     "text/plain; version=0.0.4; charset=utf-8": "a media type",
+    "--url={} {} {}": "a flag",
     "{SERVICE} in ({})": "a label selector",
     "The file cannot be read": "the name of a rule in SARIF",
     "fixed {} in {} ({})": "what check did",

@@ -34,7 +34,7 @@ import report
 from cluster import Cluster, Skipped, command, helm_path, needs, server_version
 from result import Result, table
 # The longest first, so that the others are played beside it.
-from scenarios import STORIES, hundred, background, endings, injection, mishaps, restart, security, shapes  # noqa: F401, I001
+from scenarios import STORIES, hundred, background, endings, injection, mishaps, rehearsal, restart, security, shapes  # noqa: F401, I001
 
 ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
@@ -137,6 +137,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("gracekeeper", nargs="?", help="the static binary; without any, only whether there is a cluster")
     parser.add_argument("shop", nargs="?", help="the app's")
+    parser.add_argument("tools", nargs="?", help="gracekeeper with the tools, static too; without it some are skipped")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     args = parser.parse_args()
     if args.list:
@@ -157,9 +158,9 @@ def main():
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: ended.put(INTERRUPTED))
     with tempfile.TemporaryDirectory() as folder:
-        images = {name: image.load(name, path, folder)
-                  for name, path in {"gracekeeper": args.gracekeeper, "shop": args.shop}.items()}
-    cluster = Cluster(secrets.token_hex(2), images)
+        binaries = {"gracekeeper": args.gracekeeper, "shop": args.shop, "tools": args.tools}
+        images = {name: image.load(name, path, folder) for name, path in binaries.items() if path}
+    cluster = Cluster(secrets.token_hex(2), images, args.tools)
     threading.Thread(target=play_and_tell, args=(cluster, ended), daemon=True).start()
     code = ended.get()
     # The reader may be gone.

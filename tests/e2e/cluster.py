@@ -61,9 +61,10 @@ def command(variable, purpose):
 class Cluster:
     """What belongs to no namespace."""
 
-    def __init__(self, run, images):
+    def __init__(self, run, images, tools=None):
         self.run = run
         self.images = images
+        self.tools = tools
         self.numbers = iter(range(1, 10_000))
         self.watches = []
         self.over = False

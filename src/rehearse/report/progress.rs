@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::clients::Seen;
 use super::super::verdict::grouped;
-use super::super::way::Way;
 
 /// How often the changing line changes.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -43,18 +41,21 @@ impl Progress {
         ));
     }
 
-    /// Shows how the clients fare, for ever.
-    pub async fn follow(&self, way: Way, seen: &Seen) -> Infallible {
+    /// Shows how the clients fare, for ever: how many requests have ended, were lost, and are in flight.
+    pub async fn follow(
+        &self,
+        title: &str,
+        counts: impl Fn() -> (usize, usize, usize),
+    ) -> Infallible {
         loop {
             sleep(PAUSE).await;
             if !self.terminal {
                 continue;
             }
-            let (ended, failed, in_flight) = seen.counts();
+            let (ended, failed, in_flight) = counts();
             self.write(&format!(
-                "{ERASE}{:6.1} s  {}: {} requests, {} lost, {in_flight} in flight",
+                "{ERASE}{:6.1} s  {title}: {} requests, {} lost, {in_flight} in flight",
                 self.began.elapsed().as_secs_f64(),
-                way.title(),
                 grouped(ended),
                 grouped(failed)
             ));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::record::{Rehearsal, Run};
+use super::super::cluster::rollout::{PodEnd, Rollout};
+use super::super::record::{self, Cause, Rehearsal, Request, Run};
 use super::super::verdict::grouped;
 
 /// How wide a timeline is, in characters.
@@ -25,7 +26,8 @@ pub fn text(rehearsal: &Rehearsal, page: Option<&Path>) -> String {
         (to - from) / WIDTH as f64
     );
     for run in &rehearsal.runs {
-        text += &timeline(run, from, to);
+        let marks = [(run.end.gone, 'G'), (run.end.sigterm, 'T'), (0.0, 'D')];
+        text += &timeline(&run.way.title(), &run.requests, &marks, from, to);
     }
     text += &format!("\n{}.\n", rehearsal.verdict);
     if let Some(doubt) = &rehearsal.doubt {
@@ -43,6 +45,75 @@ pub fn text(rehearsal: &Rehearsal, page: Option<&Path>) -> String {
         text += &format!("\nThe report: {}\n", page.display());
     }
     text
+}
+
+/// The text of a restart in a cluster; `page` is where the page was written.
+pub fn rollout(rollout: &Rollout, page: Option<&Path>) -> String {
+    let mut text = String::from("\n");
+    text += &pods_table(rollout);
+    let (from, to) = rollout.span();
+    text += &format!(
+        "\nRequests in flight. D: a pod is deleted, G: a pod is gone; x: requests were lost. {:.1} s a character\n",
+        (to - from) / WIDTH as f64
+    );
+    let gone = rollout.pods.iter().map(|pod| (pod.gone, 'G'));
+    let deleted = rollout.pods.iter().map(|pod| (pod.deleted, 'D'));
+    let marks: Vec<_> = gone.chain(deleted).collect();
+    text += &timeline(&rollout.workload, &rollout.requests, &marks, from, to);
+    text += &format!("\n{}.\n", rollout.sentence());
+    if rollout.lost() > 0 {
+        text += &format!("Lost by cause: {}.\n", causes(rollout.failures()));
+        let moments = rollout.moments().into_iter();
+        let moments = moments.map(|(moment, count)| format!("{count} {}", moment.title()));
+        text += &format!(
+            "Lost by moment: {}.\n",
+            moments.collect::<Vec<_>>().join(", ")
+        );
+    }
+    if let Some(wait) = record::longest_wait(&rollout.requests) {
+        text += &format!("The longest wait for an answer: {wait:.1} s.\n");
+    }
+    for advice in rollout.advice() {
+        text += &format!("- {advice}\n");
+    }
+    if let Some(page) = page {
+        text += &format!("\nThe report: {}\n", page.display());
+    }
+    text
+}
+
+fn pods_table(rollout: &Rollout) -> String {
+    let mut rows = vec![
+        [
+            "pod",
+            "deleted at",
+            "app ended after",
+            "gone after",
+            "verdict",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(rollout.pods.iter().map(|pod| {
+        [
+            pod.name.clone(),
+            format!("{:.1} s", pod.deleted),
+            (pod.app_ended).map_or("-".to_owned(), |at| format!("{:.1} s", at - pod.deleted)),
+            format!("{:.1} s", pod.gone_after()),
+            verdict(pod),
+        ]
+    }));
+    aligned(&rows)
+}
+
+/// What gracekeeper said of a pod.
+pub fn verdict(pod: &PodEnd) -> String {
+    let said = pod.verdict.iter().chain(&pod.cut).cloned();
+    let said = said.collect::<Vec<_>>().join("; ");
+    if said.is_empty() {
+        "-".to_owned()
+    } else {
+        said
+    }
 }
 
 fn table(runs: &[Run]) -> String {
@@ -63,17 +134,22 @@ fn table(runs: &[Run]) -> String {
             format!("{:.1} s", run.end.gone),
             run.longest_wait()
                 .map_or("-".to_owned(), |wait| format!("{wait:.1} s")),
-            causes(run),
+            causes(run.failures()),
         ]
     }));
+    aligned(&rows)
+}
+
+/// Rows whose columns begin at the same place.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String; 6]| {
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
         let cells = row
             .iter()
             .zip(&widths)
@@ -84,9 +160,9 @@ fn table(runs: &[Run]) -> String {
 }
 
 /// What was lost, by cause.
-pub fn causes(run: &Run) -> String {
+pub fn causes<'a>(failures: impl Iterator<Item = (&'a Request, Cause)>) -> String {
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
-    for (_, cause) in run.failures() {
+    for (_, cause) in failures {
         *counts.entry(cause).or_default() += 1;
     }
     let parts = counts
@@ -95,10 +171,16 @@ pub fn causes(run: &Run) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// Bars, and below them what happened when.
-fn timeline(run: &Run, from: f64, to: f64) -> String {
+/// Bars, and below them what happened when; of two marks at the same place the later one in the list is shown.
+fn timeline(
+    title: &str,
+    requests: &[Request],
+    marks: &[(f64, char)],
+    from: f64,
+    to: f64,
+) -> String {
     let step = ((to - from) / WIDTH as f64).max(f64::EPSILON);
-    let counts = run.in_flight(from, step, WIDTH, None);
+    let counts = record::in_flight(requests, from, step, WIDTH);
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
     let bars: String = counts
         .iter()
@@ -106,17 +188,14 @@ fn timeline(run: &Run, from: f64, to: f64) -> String {
         .collect();
     let place = |at: f64| (((at - from) / step).max(0.0) as usize).min(WIDTH - 1);
     let mut events = vec![' '; WIDTH];
-    for (at, mark) in [(run.end.gone, 'G'), (run.end.sigterm, 'T'), (0.0, 'D')] {
-        events[place(at)] = mark;
+    for (at, mark) in marks {
+        events[place(*at)] = *mark;
     }
     let mut lost = vec![' '; WIDTH];
-    for (request, _) in run.failures() {
+    for (request, _) in record::failures(requests) {
         lost[place(request.ended)] = 'x';
     }
-    let mut text = format!(
-        "\n{} (at most {most} in flight)\n  |{bars}|\n",
-        run.way.title()
-    );
+    let mut text = format!("\n{title} (at most {most} in flight)\n  |{bars}|\n");
     for marks in [events, lost] {
         let marks: String = marks.into_iter().collect();
         if !marks.trim().is_empty() {
