@@ -223,7 +223,16 @@ fn an_api_server_that_fails_in_whatever_way_changes_no_drain_and_is_told_of_once
         let told = process.said("knows nothing of an Event").len();
         assert!(told <= 1, "{what}: told {told} times");
     };
-    for mode in ["forbidden", "missing", "broken", "reset", "garbage", "hang"] {
+    for mode in [
+        "forbidden",
+        "missing",
+        "broken",
+        "busy",
+        "reset",
+        "garbage",
+        "hang",
+        "drip",
+    ] {
         api.does(mode);
         drains(&api, mode);
     }
