@@ -22,6 +22,9 @@ use crate::traffic::Traffic;
 /// The kubelet makes this file where a container says nothing else.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
+/// What is in the drain file.
+const DRAINING: &str = "draining\n";
+
 /// How often the notice to the app is tried, how long one try may take, and the pause after a failed one.
 const TRIES: u32 = 3;
 const TRY_LIMIT: Duration = Duration::from_secs(1);
@@ -157,6 +160,13 @@ impl Notices {
         let _ = report_to_cluster.send(over);
     }
 
+    /// Whether the drain file says that a drain runs: at start, the one in which this container was restarted. A volume
+    /// lives as long as its pod.
+    pub fn drain_was_running(&self) -> bool {
+        let text = (self.drain_file.as_ref()).and_then(|path| std::fs::read_to_string(path).ok());
+        text.is_some_and(|text| text == DRAINING)
+    }
+
     /// Says that a drain runs.
     async fn make_drain_file(&self) {
         if let Some(path) = &self.drain_file
@@ -261,7 +271,7 @@ async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
 /// Makes the drain file. Its name is the notice: what is written in it does not matter, so that a full disk keeps no app
 /// from being told.
 async fn make_file(path: PathBuf) -> std::io::Result<()> {
-    apart_if_possible(move || std::fs::write(&path, "draining\n")).await
+    apart_if_possible(move || std::fs::write(&path, DRAINING)).await
 }
 
 /// Sends the notice that a drain has begun.

@@ -18,9 +18,7 @@ const STACK: usize = 256 * 1024;
 ///
 /// # Errors
 /// When the kernel starts no further thread.
-pub async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (reply, answer) = oneshot::channel();
     let there = move || drop(reply.send(work()));
     thread::Builder::new().stack_size(STACK).spawn(there)?;

@@ -374,7 +374,9 @@ mod tests {
     #[test]
     fn few_file_descriptors_mean_fewer_connections() {
         let limits = |most: &str| {
-            format!("Limit   Soft Limit   Hard Limit   Units\nMax open files   {most}   1024   files\n")
+            format!(
+                "Limit   Soft Limit   Hard Limit   Units\nMax open files   {most}   1024   files\n"
+            )
         };
         assert_eq!(descriptors(&limits("64")), Some(64));
         assert_eq!(descriptors(&limits("unlimited")), None);

@@ -173,8 +173,8 @@ impl Table {
         netlink::recently_closed(&self.ports, each).await
     }
 
-    /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, connections can
-    /// still be counted from `/proc`, but not looked into.
+    /// Counts by a rule, `ours` left out; and whether something listens. Where netlink is refused, or does not tell enough,
+    /// connections can still be counted from `/proc`, but not looked into.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
@@ -198,7 +198,7 @@ impl Table {
             .await;
         match (read, rule) {
             (Ok(listens), _) => Ok((count, listens)),
-            (Err(Error::Refused(_)), Rule::Open) => {
+            (Err(_), Rule::Open) => {
                 procfs::count(&*self.ports_now()?, ours).map_err(Error::Refused)
             }
             (Err(e), _) => Err(e),

@@ -85,8 +85,8 @@ fn other_paths() -> Vec<Vec<u8>> {
 
 fn other_methods() -> Vec<Vec<u8>> {
     let methods = [
-        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PRI",
-        "DRAIN", "GET\0", "\u{1}", "",
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get",
+        "PRI", "DRAIN", "GET\0", "\u{1}", "",
     ];
     let mut all = Vec::new();
     for (_, path) in CHANGES {
@@ -202,13 +202,19 @@ fn smuggled() -> Vec<Vec<u8>> {
                 ),
                 format!("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{inner}"),
                 format!("Transfer-Encoding: chunked\r\n\r\n{hex}\r\n{inner}\r\n0\r\n\r\n"),
-                format!("Transfer-Encoding: chunked\r\n\r\n{hex};a=\"\r\n\"\r\n{inner}\r\n0\r\n\r\n"),
-                format!("Transfer-Encoding: chunked\r\n\r\n0\r\nX-Gracekeeper-Token: secret\r\n\r\n{inner}"),
+                format!(
+                    "Transfer-Encoding: chunked\r\n\r\n{hex};a=\"\r\n\"\r\n{inner}\r\n0\r\n\r\n"
+                ),
+                format!(
+                    "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Gracekeeper-Token: secret\r\n\r\n{inner}"
+                ),
                 format!("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{inner}"),
                 format!("Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{inner}"),
                 format!("Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n{inner}"),
                 format!("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{inner}"),
-                format!("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
+                format!(
+                    "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"
+                ),
                 format!("X: a\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
                 format!("X-Gracekeeper-Token: secret\r\n\r\n{inner}"),
                 format!("Authorization: Bearer secret\r\nContent-Length: 0\r\n\r\n{inner}"),
@@ -224,7 +230,15 @@ fn smuggled() -> Vec<Vec<u8>> {
 fn other_protocols() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (method, path) in CHANGES {
-        for version in ["", " HTTP/0.9", " HTTP/1.0", " HTTP/1.2", " HTTP/2.0", " HTTP/3", " ICAP/1.0"] {
+        for version in [
+            "",
+            " HTTP/0.9",
+            " HTTP/1.0",
+            " HTTP/1.2",
+            " HTTP/2.0",
+            " HTTP/3",
+            " ICAP/1.0",
+        ] {
             all.push(format!("{method} {path}{version}\r\nHost: x\r\n\r\n").into_bytes());
         }
         let plain = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -235,7 +249,12 @@ fn other_protocols() -> Vec<Vec<u8>> {
         all.push(plain.replace("\r\n", "\r").into_bytes());
         // HTTP/2 with prior knowledge: settings, then the request as literal headers, without indexing.
         let mut block = Vec::new();
-        for (name, value) in [(":method", method), (":scheme", "http"), (":path", path), (":authority", "x")] {
+        for (name, value) in [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "x"),
+        ] {
             block.push(0);
             for text in [name, value] {
                 block.push(text.len() as u8);
@@ -305,14 +324,21 @@ fn nothing_starts_a_drain_without_the_token() {
     assert_eq!(sidecar.status()["phase"], "serving");
     assert_eq!(sidecar.get("/readyz").status, 200);
     let page = sidecar.get("/metrics").body;
-    assert!(!page.contains("gracekeeper_drain_seconds_count 1"), "{page}");
+    assert!(
+        !page.contains("gracekeeper_drain_seconds_count 1"),
+        "{page}"
+    );
     let hooks = page
         .lines()
         .filter(|line| line.starts_with("gracekeeper_hooks_total{"));
     assert!(hooks.into_iter().all(|line| line.ends_with(" 0")), "{page}");
     assert!(sidecar.said("panicked").is_empty());
     assert!(
-        !sidecar.process.lines().iter().any(|line| line.contains(TOKEN)),
+        !sidecar
+            .process
+            .lines()
+            .iter()
+            .any(|line| line.contains(TOKEN)),
         "the token is in no log"
     );
     // With it, each works.

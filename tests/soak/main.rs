@@ -273,7 +273,10 @@ fn main() -> std::process::ExitCode {
         format!("--app-port={}", address.port()),
         format!("--notify={base}/drain"),
         format!("--drain-file={}", folder.path().join("draining").display()),
-        format!("--termination-log={}", folder.path().join("message").display()),
+        format!(
+            "--termination-log={}",
+            folder.path().join("message").display()
+        ),
     ];
     let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     flags.extend([
@@ -318,7 +321,10 @@ fn main() -> std::process::ExitCode {
         of.over.store(true, Ordering::Relaxed);
     });
     if !sidecar.process.running() {
-        shared.fail(format!("the sidecar has ended: {:#?}", sidecar.process.lines()));
+        shared.fail(format!(
+            "the sidecar has ended: {:#?}",
+            sidecar.process.lines()
+        ));
         return std::process::ExitCode::FAILURE;
     }
     // The last of the slow clients are sent away.
@@ -326,7 +332,9 @@ fn main() -> std::process::ExitCode {
     let quiet = Sample::of(pid);
     let requests = shared.requests.load(Ordering::Relaxed);
     let slow = shared.slow.load(Ordering::Relaxed);
-    println!("{minutes} minutes: {drains} drains, {requests} requests of the app, {slow} slow clients");
+    println!(
+        "{minutes} minutes: {drains} drains, {requests} requests of the app, {slow} slow clients"
+    );
     judge(&shared, &samples);
     println!("at rest before {at_rest:?}, and after {quiet:?}");
     if quiet.descriptors > at_rest.descriptors + QUIET_DESCRIPTOR_SLACK {
