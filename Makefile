@@ -43,6 +43,10 @@ check: fmt lint deps clippy docs msrv test chart own pages static ## everything 
 bench: ## measures, and prints tables
 	cargo bench --locked
 
+export SOAK_MINUTES ?= 60
+soak: ## drains and reopens under load and slow clients for an hour, or so long: make soak SOAK_MINUTES=10
+	cargo test --locked --test soak
+
 FUZZ_SECONDS = 60
 fuzz: ## runs each fuzz target for a while: make fuzz FUZZ_SECONDS=600
 	cargo fuzz --version || cargo install --locked cargo-fuzz

@@ -28,6 +28,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::threads::connect;
 use own_sockets::OwnSockets;
 pub use protocol::Protocol;
 use tls::Tls;
@@ -243,7 +244,7 @@ impl Client {
                 other => other?,
             }
         } else {
-            TcpStream::connect((host.name.as_str(), host.port)).await?
+            connect(&host.name, host.port).await?
         };
         self.0
             .own_sockets

@@ -30,4 +30,5 @@ mod metrics;
 mod notices;
 mod report;
 mod signal;
+mod threads;
 mod traffic;

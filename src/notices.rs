@@ -16,10 +16,14 @@ use crate::drain::{Event, Outcome, Verdict};
 use crate::fetch::{Client, Url};
 use crate::metrics::Metrics;
 use crate::report::{self, Aftermath};
+use crate::threads::apart_if_possible;
 use crate::traffic::Traffic;
 
 /// The kubelet makes this file where a container says nothing else.
 const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// What is in the drain file.
+const DRAINING: &str = "draining\n";
 
 /// How often the notice to the app is tried, how long one try may take, and the pause after a failed one.
 const TRIES: u32 = 3;
@@ -156,10 +160,17 @@ impl Notices {
         let _ = report_to_cluster.send(over);
     }
 
+    /// Whether the drain file says that a drain runs: at start, the one in which this container was restarted. A volume
+    /// lives as long as its pod.
+    pub fn drain_was_running(&self) -> bool {
+        let text = (self.drain_file.as_ref()).and_then(|path| std::fs::read_to_string(path).ok());
+        text.is_some_and(|text| text == DRAINING)
+    }
+
     /// Says that a drain runs.
     async fn make_drain_file(&self) {
         if let Some(path) = &self.drain_file
-            && let Err(e) = tokio::fs::write(path, "draining\n").await
+            && let Err(e) = make_file(path.clone()).await
         {
             warn!(path = %path.display(), "cannot make the drain file: {e}");
         }
@@ -168,7 +179,8 @@ impl Notices {
     /// Removes the drain file: no drain runs.
     pub async fn remove_drain_file(&self) {
         let Some(path) = &self.drain_file else { return };
-        match tokio::fs::remove_file(path).await {
+        let removed = path.clone();
+        match apart_if_possible(move || std::fs::remove_file(&removed)).await {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 warn!(path = %path.display(), "cannot remove the drain file: {e}");
             }
@@ -208,8 +220,15 @@ impl Notices {
     async fn leave_message(&self, past: &Past) {
         let path = &self.termination_log;
         let line = format!("{}\n", report::line(&past.verdict, past.aftermath));
-        if let Err(e) = write_message(path, line).await {
-            debug!(path = %path.display(), "no termination message: {e}");
+        match write_message(path, line).await {
+            Ok(()) => {}
+            // Outside of a container there is no such file.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                debug!(path = %path.display(), "no termination message: {e}");
+            }
+            Err(e) => {
+                warn!(path = %path.display(), "cannot leave the verdict as the termination message: {e}");
+            }
         }
     }
 }
@@ -238,15 +257,21 @@ impl Past {
 /// Overwrites the message. Where a kubelet runs the container its file exists already, so that one is never created.
 async fn write_message(path: &Path, line: String) -> std::io::Result<()> {
     let (create, path) = (path != Path::new(TERMINATION_LOG), path.to_owned());
-    let write = move || {
+    apart_if_possible(move || {
         let mut file = std::fs::File::options()
             .write(true)
             .truncate(true)
             .create(create)
-            .open(path)?;
+            .open(&path)?;
         std::io::Write::write_all(&mut file, line.as_bytes())
-    };
-    tokio::task::spawn_blocking(write).await?
+    })
+    .await
+}
+
+/// Makes the drain file. Its name is the notice: what is written in it does not matter, so that a full disk keeps no app
+/// from being told.
+async fn make_file(path: PathBuf) -> std::io::Result<()> {
+    apart_if_possible(move || std::fs::write(&path, DRAINING)).await
 }
 
 /// Sends the notice that a drain has begun.

@@ -288,6 +288,9 @@ pub fn status(
     now: Instant,
 ) -> String {
     let (records, counter_records) = (records(meters), records(counters));
+    let counts = traffic
+        .map(Traffic::counts)
+        .filter(|counts| !counts.refused);
     let seconds_since =
         |then: Instant| Number::from(now.saturating_duration_since(then).as_secs_f64());
     let deadline = (state.drain.as_ref())
@@ -300,8 +303,8 @@ pub fn status(
         deadline_in_seconds: deadline
             .map(|at| at.saturating_duration_since(now).as_secs_f64().into()),
         going: state.going,
-        arrivals: traffic.map(|traffic| traffic.counts().arrivals),
-        cut: traffic.map(|traffic| traffic.counts().cut),
+        arrivals: counts.map(|counts| counts.arrivals),
+        cut: counts.map(|counts| counts.cut),
         waiting_for: state.waiting_for.as_deref(),
         visitors: (traffic.filter(|_| state.phase == Phase::Draining))
             .map(|traffic| VisitorsView::new(&traffic.visitors()))
@@ -313,13 +316,12 @@ pub fn status(
             .iter()
             .map(|record| meter_view(record, now))
             .collect(),
-        routes_by: routes_by(&counter_records, traffic.is_some()),
+        routes_by: routes_by(&counter_records, counts.is_some()),
         requests: (counter_records.iter())
             .map(|record| meter_view(record, now).into())
             .collect(),
         verdict: (state.verdict.as_deref()).map(|verdict| {
-            let cut = traffic.map(|traffic| traffic.counts().cut);
-            VerdictView::new(verdict, cut, setup.app_ports)
+            VerdictView::new(verdict, counts.map(|counts| counts.cut), setup.app_ports)
         }),
     })
 }

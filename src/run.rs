@@ -136,7 +136,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let mut tasks = JoinSet::new();
     let (reporter, report) = Reporter::new(cluster, shared.handle.clone(), shared.traffic.clone());
+    let restarted_in_drain = settings.notices.drain_was_running();
     drainer.start(settings.notices, report.clone(), &mut tasks);
+    if restarted_in_drain {
+        warn!(
+            "the drain file says that this container was restarted in the middle of a drain: the drain goes on, but a hook \
+             that waited was answered by that restart"
+        );
+        shared.handle.drain(Trigger::Restart).await;
+    }
     if !settings.mistakes.is_empty() {
         let _ = report.send(Occurrence::Mistakes(settings.mistakes));
     }

@@ -53,6 +53,8 @@ pub struct TrafficCounts {
     pub arrivals_total: u64,
     /// Requests cut off after all drains.
     pub cut_total: u64,
+    /// The kernel does not show this container its traffic: none of these is known.
+    pub refused: bool,
 }
 
 /// Asks the watcher, and watches what it sees.

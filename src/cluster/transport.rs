@@ -15,13 +15,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
+
+use crate::threads::{apart_if_possible, connect};
 
 /// How the requests name themselves in the API server's audit log.
 const AGENT: HeaderValue =
@@ -76,7 +77,7 @@ impl ApiServer {
         let roots = read(&self.service_account.join("ca.crt")).await?;
         let connector = TlsConnector::from(Arc::new(trusting(&roots)?));
         let name = ServerName::try_from(self.host.clone())?;
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let stream = connect(&self.host, self.port).await?;
         let stream = connector.connect(name, stream).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer, or when the request is dropped.
@@ -97,7 +98,8 @@ impl ApiServer {
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let read = tokio::fs::read(path).await;
+    let file = path.to_owned();
+    let read = apart_if_possible(move || std::fs::read(&file)).await;
     read.map_err(|e| format!("{} cannot be read: {e}", path.display()))
 }
 

@@ -376,7 +376,7 @@ impl Owner {
     /// Takes in what a trigger says, and whether it means that the app's container stops.
     pub(super) fn record_trigger(&mut self, trigger: Trigger) -> bool {
         match trigger {
-            Trigger::AppHook => {}
+            Trigger::AppHook | Trigger::Restart => {}
             Trigger::Manual => self.drained_by_hand = true,
             Trigger::SelfHook | Trigger::Signal => {
                 self.signalled |= trigger == Trigger::Signal;

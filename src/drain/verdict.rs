@@ -18,6 +18,8 @@ pub enum Trigger {
     Signal,
     /// An operator or a program asked for it with `POST /drain`.
     Manual,
+    /// The sidecar's container was restarted in the middle of a drain, which goes on.
+    Restart,
 }
 
 impl Trigger {
@@ -28,6 +30,7 @@ impl Trigger {
             Trigger::SelfHook => "self hook",
             Trigger::Signal => "signal",
             Trigger::Manual => "manual",
+            Trigger::Restart => "sidecar restart",
         }
     }
 }

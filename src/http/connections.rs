@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, warn};
@@ -28,6 +28,9 @@ use super::Peer;
 
 /// The most connections at once.
 const CONNECTIONS: usize = 256;
+
+/// The fewest that there may be, however few file descriptors the process may have.
+const FEWEST_CONNECTIONS: usize = 8;
 
 /// How long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(2);
@@ -73,7 +76,7 @@ impl Server {
 
     /// Serves until `stop`, then lets the answers under way go out.
     pub async fn run(self, router: Router, stop: impl Future<Output = ()>) {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(most_connections()));
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut stop = pin!(stop);
@@ -84,6 +87,8 @@ impl Server {
                     Ok((stream, peer)) => {
                         let slot = connections.add(peer.ip());
                         tasks.spawn(serve(stream, router.clone(), slot, stopped.clone()));
+                        // One that had to go for it goes before the next one is taken.
+                        yield_now().await;
                     }
                     Err(e) => {
                         warn!("cannot accept a connection: {e}");
@@ -157,9 +162,27 @@ async fn serve(stream: TcpStream, router: Router, slot: Slot, mut stopped: watch
     }
 }
 
+/// How many connections there may be: no more than half of the file descriptors, since the reads of a drain need some too.
+fn most_connections() -> usize {
+    // Where it cannot be read, there are as many as containers have as a rule.
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    descriptors(&limits).map_or(CONNECTIONS, |most| {
+        (most / 2).clamp(FEWEST_CONNECTIONS, CONNECTIONS)
+    })
+}
+
+/// The file descriptors that a process may have, as its `/proc/PID/limits` says; nothing where there is no limit.
+fn descriptors(limits: &str) -> Option<usize> {
+    let line = (limits.lines()).find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// The open connections.
-#[derive(Debug, Default)]
-struct Connections(Mutex<Entries>);
+#[derive(Debug)]
+struct Connections {
+    most: usize,
+    entries: Mutex<Entries>,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -177,12 +200,20 @@ struct Entry {
 }
 
 impl Connections {
+    /// None yet, and never more than this.
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            entries: Mutex::default(),
+        }
+    }
+
     /// Takes in a connection. Where there are too many, another one is closed: the oldest without a request, and if all
     /// have one, the newest of the peer that has the most connections.
     fn add(self: &Arc<Self>, peer: IpAddr) -> Slot {
         let close = Arc::new(Notify::new());
         let mut entries = self.lock();
-        if entries.by_id.len() >= CONNECTIONS
+        if entries.by_id.len() >= self.most
             && let Some(closed) = entries
                 .least_needed()
                 .and_then(|id| entries.by_id.remove(&id))
@@ -214,7 +245,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        (self.entries.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -294,7 +325,7 @@ mod tests {
 
     #[test]
     fn of_too_many_connections_the_oldest_idle_one_is_closed_and_never_a_hook() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(CONNECTIONS));
         let slots: Vec<Slot> = (0..CONNECTIONS)
             .map(|_| connections.add(address(1)))
             .collect();
@@ -311,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_has_to_go_is_closed_and_one_that_is_gone_takes_no_room() {
         assert_eq!(CONNECTIONS, 256, "the documented limit");
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(CONNECTIONS));
         let mut slots: Vec<Slot> = (0..CONNECTIONS)
             .map(|_| connections.add(address(1)))
             .collect();
@@ -328,7 +359,7 @@ mod tests {
 
     #[test]
     fn where_all_have_requests_the_peer_with_the_most_connections_loses_one() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(CONNECTIONS));
         let kubelet = connections.add(address(9));
         let _hook = kubelet.answering();
         let slots: Vec<Slot> = (1..CONNECTIONS)
@@ -338,6 +369,19 @@ mod tests {
         let _probe = connections.add(address(9));
         let now = ids(&connections);
         assert!(now.contains(&kubelet.id) && !now.contains(&slots[CONNECTIONS - 2].id));
+    }
+
+    #[test]
+    fn few_file_descriptors_mean_fewer_connections() {
+        let limits = |most: &str| {
+            format!(
+                "Limit   Soft Limit   Hard Limit   Units\nMax open files   {most}   1024   files\n"
+            )
+        };
+        assert_eq!(descriptors(&limits("64")), Some(64));
+        assert_eq!(descriptors(&limits("unlimited")), None);
+        assert_eq!(descriptors(""), None);
+        assert!((FEWEST_CONNECTIONS..=CONNECTIONS).contains(&most_connections()));
     }
 
     #[tokio::test]

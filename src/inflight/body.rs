@@ -1,19 +1,20 @@
 //! The body of a page, piece by piece: an answer's over HTTP, or a file's.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
 
 use super::Error;
 use super::opening::{first_words, quote};
 use crate::fetch::{self, Client, Exchange, Url};
+use crate::threads::apart_if_possible;
 
 /// How much of a file is read at once, in bytes.
 const FILE_PIECE: usize = 64 * 1024;
@@ -42,7 +43,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub enum Body {
     Answer(Exchange),
-    File(File),
+    File(Arc<File>),
 }
 
 /// An answer that is no success.
@@ -96,10 +97,16 @@ impl Body {
                 Ok(None)
             }
             Body::File(file) => {
-                let mut piece = BytesMut::with_capacity(FILE_PIECE);
-                let read = file.read_buf(&mut piece).await;
-                let read = read.map_err(|e| Error::Malformed(format!("it cannot be read: {e}")))?;
-                Ok((read > 0).then(|| piece.freeze()))
+                let file = file.clone();
+                let read = apart_if_possible(move || {
+                    let mut piece = vec![0; FILE_PIECE];
+                    let length = (&*file).read(&mut piece)?;
+                    piece.truncate(length);
+                    Ok::<_, io::Error>(piece)
+                });
+                let piece = (read.await)
+                    .map_err(|e| Error::Malformed(format!("it cannot be read: {e}")))?;
+                Ok((!piece.is_empty()).then(|| piece.into()))
             }
         }
     }
@@ -137,16 +144,19 @@ impl Body {
 }
 
 /// Opens a regular file. A pipe or a device would hold up the read.
-async fn open(path: &Path) -> Result<File, Error> {
-    let metadata = tokio::fs::metadata(path).await;
-    let metadata = metadata.map_err(|e| Error::Http(file_error(e)))?;
-    if !metadata.is_file() {
-        return Err(Error::Malformed(
+async fn open(path: &Path) -> Result<Arc<File>, Error> {
+    let path = path.to_owned();
+    let opened = apart_if_possible(move || {
+        let is_file = std::fs::metadata(&path)?.is_file();
+        is_file.then(|| File::open(&path)).transpose()
+    });
+    match opened.await {
+        Ok(Some(file)) => Ok(Arc::new(file)),
+        Ok(None) => Err(Error::Malformed(
             "it is no regular file; write the path of a file that the app writes".to_owned(),
-        ));
+        )),
+        Err(e) => Err(Error::Http(file_error(e))),
     }
-    let opened = File::open(path).await;
-    opened.map_err(|e| Error::Http(file_error(e)))
 }
 
 /// A file that is not there yet, or not any more, is like a port on which nothing listens.

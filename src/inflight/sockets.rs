@@ -179,7 +179,8 @@ impl Table {
     }
 
     /// Counts by a rule, `ours` left out; and whether something listens: where there is no port at all, nothing is missing
-    /// either. Where netlink is refused, connections can still be counted from `/proc`, but not looked into.
+    /// either. Where netlink is refused, or does not tell enough, connections can still be counted from `/proc`, but not
+    /// looked into.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
@@ -204,8 +205,7 @@ impl Table {
             .await;
         match (read, rule) {
             (Ok(listeners), _) => Ok((count, !listeners.is_empty() || ports.is_empty())),
-            (Err(Error::Refused(_)), Rule::Open) => {
-                procfs::count(&ports, ours).map_err(Error::Refused)
+            (Err(_), Rule::Open) => procfs::count(&ports, ours).map_err(Error::Refused),
             }
             (Err(e), _) => Err(e),
         }

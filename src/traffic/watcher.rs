@@ -81,6 +81,10 @@ impl Watcher {
 
     /// Watches each drain, until nothing can ask any more.
     pub async fn run(mut self) {
+        // Said at start, before it matters.
+        if let Err(e) = CloseNotices::listen() {
+            self.refused(&e);
+        }
         let mut watch: Option<Watch> = None;
         loop {
             let next_read = watch.as_ref().and_then(|watch| watch.next_read);
@@ -247,12 +251,7 @@ impl Watcher {
         let (notices, listeners) = match timeout(READ_LIMIT, begin).await {
             Ok(Ok(began)) => began,
             Ok(Err(e)) => {
-                if !std::mem::replace(&mut self.warned, true) {
-                    warn!(
-                        "the kernel does not show this container its traffic, so that min-wait and the quiet period have \
-                         to do: {e}"
-                    );
-                }
+                self.refused(&e);
                 return None;
             }
             Err(_) => {
@@ -260,6 +259,7 @@ impl Watcher {
                 return None;
             }
         };
+        self.counts.send_modify(|counts| counts.refused = false);
         Some(Watch {
             notices,
             evidence,
@@ -268,6 +268,16 @@ impl Watcher {
             killed_by: None,
             arrivals_before: self.counts.borrow().arrivals_total,
         })
+    }
+
+    /// The kernel does not show the traffic: says so once.
+    fn refused(&mut self, e: &Error) {
+        self.counts.send_modify(|counts| counts.refused = true);
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!(
+                "the kernel does not show this container its traffic, so that min-wait and the quiet period have to do: {e}"
+            );
+        }
     }
 
     async fn read(

@@ -3,8 +3,9 @@
 api_server.py PEM FOLDER [PORT] listens over TLS. FOLDER/pod.json is the one pod, FOLDER/token the one token that it takes,
 and FOLDER/mode what it does:
 
-ok answers; forbidden, missing and broken answer 403, 404 and 500; hang takes requests and never answers; reset closes
-connections in the middle; garbage answers what is no JSON; lie answers with another pod.
+ok answers; forbidden, missing and broken answer 403, 404 and 500, busy 429 and to come again in an hour; hang takes
+requests and never answers, drip answers a byte a second; reset closes connections in the middle; garbage answers what is
+no JSON; lie answers with another pod.
 
 A watch on EndpointSlices tells of the pod's leaving once FOLDER/left is there. Each request is a line of
 FOLDER/requests.jsonl.
@@ -69,6 +70,8 @@ class Api(http.server.BaseHTTPRequestHandler):
         mode = text("mode", "ok").strip()
         if mode == "hang":
             time.sleep(3600)
+        elif mode == "drip":
+            self.drip()
         elif mode == "reset":
             self.connection.close()
         elif mode == "garbage":
@@ -79,6 +82,8 @@ class Api(http.server.BaseHTTPRequestHandler):
             self.refuse(404, "NotFound", 'pods "shop-1" not found')
         elif mode == "broken":
             self.refuse(500, "InternalError", "etcdserver: request timed out")
+        elif mode == "busy":
+            self.refuse(429, "TooManyRequests", "the server has received too many requests", {"Retry-After": "3600"})
         elif seen["token"] != text("token").strip():
             self.refuse(401, "Unauthorized", "Unauthorized")
         elif self.command == "POST":
@@ -106,15 +111,29 @@ class Api(http.server.BaseHTTPRequestHandler):
         event = json.dumps({"type": "MODIFIED", "object": slices(False)}).encode() + b"\n"
         self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
 
-    def refuse(self, code, reason, message):
+    def drip(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "3600")
+        self.end_headers()
+        try:
+            for _ in range(3600):
+                self.wfile.write(b" ")
+                time.sleep(1)
+        except OSError:
+            self.close_connection = True
+
+    def refuse(self, code, reason, message, headers=()):
         status = {"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure"}
-        self.say(code, {**status, "message": message, "reason": reason, "code": code})
+        self.say(code, {**status, "message": message, "reason": reason, "code": code}, headers)
 
-    def say(self, code, value):
-        self.answer(code, json.dumps(value).encode(), "application/json")
+    def say(self, code, value, headers=()):
+        self.answer(code, json.dumps(value).encode(), "application/json", headers)
 
-    def answer(self, code, body, kind):
+    def answer(self, code, body, kind, headers=()):
         self.send_response(code)
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

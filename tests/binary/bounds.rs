@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -137,6 +139,110 @@ fn a_page_without_end() {
 }
 
 #[test]
+fn a_page_of_ten_gigabytes() {
+    for head in [
+        "Content-Length: 10737418240\r\n\r\n".to_owned(),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", 10_u64 << 30),
+    ] {
+        is_unknown(
+            &page(move |stream| {
+                write!(stream, "HTTP/1.1 200 OK\r\n{head}busy 0\n")?;
+                let lines = "other 1\n".repeat(8192);
+                loop {
+                    stream.write_all(lines.as_bytes())?;
+                }
+            }),
+            "timeout",
+        );
+    }
+}
+
+#[test]
+fn a_page_in_chunks_without_end() {
+    is_unknown(
+        &page(|stream| {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nbusy 0\n\r\n",
+            )?;
+            let chunks = "8\r\nother 1\n\r\n".repeat(1000);
+            loop {
+                stream.write_all(chunks.as_bytes())?;
+            }
+        }),
+        "timeout",
+    );
+}
+
+#[test]
+fn a_page_in_chunks_that_make_no_sense() {
+    for chunks in [
+        "7\r\nbusy 0\n\r\nnonsense\r\n",
+        "7\r\nbusy 0\n\r\n-1\r\n",
+        "7\r\nbusy 0\n\r\nfffffffffffffffff\r\n",
+        // The last chunk never comes.
+        "7\r\nbusy 0\n\r\n",
+    ] {
+        is_unknown(
+            &saying(format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+            )),
+            "broken",
+        );
+    }
+}
+
+#[test]
+fn a_page_that_resets_connections() {
+    let resets = |first: &'static [u8]| {
+        page(move |stream| {
+            stream.write_all(first)?;
+            let socket = socket2::SockRef::from(&*stream);
+            socket.set_linger(Some(Duration::ZERO))
+        })
+    };
+    is_unknown(&resets(b""), "broken");
+    is_unknown(
+        &resets(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nbusy 0\n"),
+        "broken",
+    );
+}
+
+#[test]
+fn a_page_that_changes_its_series_in_the_middle_of_a_drain() {
+    let renamed = Arc::new(AtomicBool::new(false));
+    let now = renamed.clone();
+    let page = page(move |stream| {
+        let text = match now.load(Ordering::Relaxed) {
+            false => "busy 1\n",
+            true => "busy_requests 0\n",
+        };
+        let length = text.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"
+        )
+    });
+    let source = format!("--inflight={}", gauge(&page));
+    let times = ["--min-wait=0s", "--quiet-period=0s", "--grace-period=8s"];
+    let sidecar = Sidecar::start(&[&source, times[0], times[1], times[2], "--reserve=3s"]);
+    sidecar.wait_for_sources();
+    let hook = sidecar.hook("/prestop/self");
+    wait_for("a count", || {
+        (sidecar.status()["sources"][0]["inflight"] == 1).then_some(())
+    });
+    renamed.store(true, Ordering::Relaxed);
+    wait_for("the series to be missed", || {
+        (sidecar.status()["sources"][0]["result"] == "missing").then_some(())
+    });
+    let verdict = hook.join().unwrap().unwrap().json();
+    assert_eq!(
+        (&verdict["outcome"], &verdict["inflight"]),
+        (&"deadline".into(), &().into()),
+        "what cannot be read is not zero: {verdict}"
+    );
+}
+
+#[test]
 fn a_page_that_answers_500() {
     is_unknown(
         &saying("HTTP/1.1 500 Oh\r\nContent-Length: 7\r\n\r\nbusy 0\n"),
@@ -148,6 +254,14 @@ fn a_page_that_answers_500() {
 fn a_page_that_has_moved() {
     is_unknown(
         &saying("HTTP/1.1 302 Found\r\nLocation: /else\r\nContent-Length: 7\r\n\r\nbusy 0\n"),
+        "status",
+    );
+}
+
+#[test]
+fn a_page_that_redirects_in_a_loop() {
+    is_unknown(
+        &saying("HTTP/1.1 307 Again\r\nLocation: /page\r\nContent-Length: 7\r\n\r\nbusy 0\n"),
         "status",
     );
 }

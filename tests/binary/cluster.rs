@@ -223,7 +223,16 @@ fn an_api_server_that_fails_in_whatever_way_changes_no_drain_and_is_told_of_once
         let told = process.said("knows nothing of an Event").len();
         assert!(told <= 1, "{what}: told {told} times");
     };
-    for mode in ["forbidden", "missing", "broken", "reset", "garbage", "hang"] {
+    for mode in [
+        "forbidden",
+        "missing",
+        "broken",
+        "busy",
+        "reset",
+        "garbage",
+        "hang",
+        "drip",
+    ] {
         api.does(mode);
         drains(&api, mode);
     }
@@ -243,6 +252,28 @@ fn an_api_server_that_fails_in_whatever_way_changes_no_drain_and_is_told_of_once
     fs::rename(account.join("ca.old"), account.join("ca.crt")).unwrap();
     api.process.kill();
     drains(&api, "nobody there");
+}
+
+#[test]
+fn a_sidecar_restarted_in_a_drain_learns_that_its_pod_is_going() {
+    let Some(api) = Api::start(&evicted(30)) else {
+        return println!("{NO_OPENSSL}");
+    };
+    let (_app, base) = shop(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("draining");
+    fs::write(&file, "draining\n").unwrap();
+    let drain_file = format!("--drain-file={}", file.display());
+    let sidecar = api.sidecar(&[&shop_source(&base), &drain_file, "--min-wait=0s"]);
+    wait_for("the end of the drain", || {
+        let status = sidecar.status();
+        (status["going"] == true && status["phase"] == "drained").then_some(())
+    });
+    assert_eq!(sidecar.get("/readyz").status, 503);
+    assert_eq!(sidecar.status()["verdict"]["trigger"], "sidecar restart");
+    assert!(file.exists(), "the app is still told");
+    let gets = api.requests().into_iter().filter(|r| r["method"] == "GET");
+    assert_eq!(gets.count(), 1);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Process {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         assert!(
             Command::new("kill")
                 .args(["-s", name, &pid])
@@ -117,13 +117,17 @@ impl Process {
         );
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Kills it and the workers it has started, as the end of a container does.
     pub fn kill(&mut self) {
-        let pid = self.child.id();
+        let pid = self.id();
         let workers = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let _ = self.child.kill();
         for worker in workers.unwrap_or_default().split_whitespace() {
@@ -179,8 +183,16 @@ impl Sidecar {
 
     /// Starts it with an environment too.
     pub fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gracekeeper"));
+        Self::start_under(&[], flags, environment)
+    }
+
+    /// Starts it by a command that limits it, and then becomes it.
+    pub fn start_under(limit: &[&str], flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut words = limit.to_vec();
+        words.push(env!("CARGO_BIN_EXE_gracekeeper"));
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args(["run", "--listen=127.0.0.1:0", "--log-format=json"])
             .args(flags);
         // Clients are on this machine, and no proxy brings their requests.

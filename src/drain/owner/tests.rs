@@ -1,6 +1,7 @@
 //! The phases, each rule in the file of what it is about.
 
 mod by_hand;
+mod exhaustive;
 mod model;
 mod properties;
 mod restart;

@@ -45,6 +45,10 @@ const HEADER: usize = 16;
 const INET_DIAG_REQ: usize = 60;
 const INET_DIAG_MSG: usize = 72;
 
+/// How much of `tcp_info` has to be there of an open connection: up to the bytes that came and went, which kernels have
+/// told since 4.1.
+const LEAST_INFO: usize = 136;
+
 /// More than the kernel ever sends at once (32 KiB).
 const BUFFER: usize = 64 * 1024;
 
@@ -383,6 +387,11 @@ fn connection(message: &[u8]) -> Option<Connection> {
         ..
     } = Ends::new(fixed)?;
     let info = attribute(&message[INET_DIAG_MSG..], INFO).unwrap_or_default();
+    let state = State::new(fixed[1]);
+    // What is not told is not zero: a connection of which nothing is known must not count as idle.
+    if matches!(state, State::Established | State::CloseWait) && info.len() < LEAST_INFO {
+        return None;
+    }
     let word = |at: usize| info.get(at..at + 4).map_or(0, ne_u32);
     let long = |at: usize| {
         let bytes = info.get(at..at + 8).and_then(|b| b.try_into().ok());
@@ -393,7 +402,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         port,
         peer,
         from_pod,
-        state: State::new(fixed[1]),
+        state,
         unread: ne_u32(&fixed[56..60]),
         unacknowledged: ne_u32(&fixed[60..64]),
         last_sent: word(44),
@@ -458,3 +467,6 @@ fn short() -> Error {
     let message = "the kernel's answer ends too early";
     Error::Broken(io::Error::new(io::ErrorKind::UnexpectedEof, message))
 }
+
+#[cfg(test)]
+mod recorded;
