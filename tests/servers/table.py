@@ -1,0 +1,105 @@
+"""What is recorded of the servers, as a Markdown table; and where it contradicts what the catalog says is right."""
+
+import json
+import pathlib
+
+import clients
+from catalog import SERVERS
+from measure import ENDLESS, WATCHED
+
+RESULTS = pathlib.Path(__file__).resolve().parent / "results.json"
+HEAD = ["server", "right", "in flight", "new connections", "idle kept connections", "a kept connection in use",
+        "gone after the last answer", "gone with a request that never ends", "set by"]
+# Seconds within which something happens "at once", on a busy machine.
+AT_ONCE = 0.5
+
+
+def recorded():
+    """By the servers' names."""
+    return {one["name"]: one for one in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+
+
+def record(results):
+    """One server a line, in the catalog's order."""
+    lines = [json.dumps(results[one.name]) for one in SERVERS if one.name in results]
+    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def lines(results):
+    rows = [HEAD, ["---"] * len(HEAD), *(cells(server, results[server.name]) for server in SERVERS if server.name in results)]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def ignored(seen):
+    """The signal does nothing to a process that is PID 1 and has no handler."""
+    return seen["exit"] is None and seen["endless"] is None and seen.get("endlessNotPid1") is not None
+
+
+def cells(server, seen):
+    head = [f"{server.name} {seen['version']}", f"`{server.right}`"]
+    if ignored(seen):
+        said = f"cut off at once; as PID 1 it ignores {server.signal} and is killed at the end of the grace period"
+        return [*head, said, "", "", "", "", "", server.setting]
+    if dies(seen):
+        return [*head, "cut off at once", "", "", "", "", "", server.setting]
+    return [*head, in_flight(seen), new_connections(seen["new"]["counts"]), idle(seen["idleClosed"]),
+            used(server, seen["used"]["end"]), after(seen), endless(seen["endless"]), server.setting]
+
+
+def dies(seen):
+    return seen["slow"] != "answered" and seen["slowAt"] < 2 * AT_ONCE
+
+
+def in_flight(seen):
+    return "finished" if seen["slow"] == "answered" else f"cut off after {seen['slowAt']:.0f} s"
+
+
+def after(seen):
+    """When it was gone, seconds after its last answer."""
+    if seen["slow"] != "answered":
+        return ""
+    if seen["exit"] is None:
+        return f"more than {WATCHED - seen['slowAt']:.0f} s"
+    took = seen["exit"] - seen["slowAt"]
+    return "at once" if took < 2 * AT_ONCE else f"{took:.0f} s"
+
+
+def new_connections(counts):
+    if counts.get("hangs", 0) > 5:
+        return "hang"
+    if counts.get("answered", 0) > 5:
+        return "answered"
+    return "refused"
+
+
+def idle(closed):
+    if closed is None:
+        return "left open"
+    if closed < 0:
+        return "there are none"
+    return f"closed after {1000 * closed:.0f} ms" if closed < AT_ONCE else f"closed after {closed:.1f} s"
+
+
+def used(server, end):
+    words = "GOAWAY" if server.protocol is clients.Grpc else "`Connection: close`"
+    if end is None:
+        return "served on"
+    if end in ("told", "always"):
+        return words + (", as always" if end == "always" else "")
+    if end.startswith("lost: status"):
+        return "answered with " + end.removeprefix("lost: status ")
+    return "closed without notice"
+
+
+def endless(took):
+    if took is None:
+        return f"more than {ENDLESS} s"
+    return "at once" if took < 2 * AT_ONCE else f"{took:.0f} s"
+
+
+def contradictions(seen):
+    """What was measured decides: an app that loses what it has in flight is not graceful, and one that finishes it is."""
+    server = next(one for one in SERVERS if one.name == seen["name"])
+    finishes = seen["slow"] == "answered" and not ignored(seen)
+    if finishes != (server.right == "graceful"):
+        yield f"{server.name}: {server.right} is said to be right, and a request in flight was: {seen['slow']}"
