@@ -19,7 +19,7 @@ class Server:
 
     name: str
     command: list
-    version: list  # a command, or "python:PACKAGE", "node:PACKAGE", "deb:PACKAGE"
+    version: str  # "run:COMMAND", "python:PACKAGE", "node:PACKAGE" or "deb:PACKAGE"
     right: str
     setting: str
     signal: str = "SIGTERM"

@@ -141,7 +141,8 @@ class Grpc(Connection):
                   head.serialize())
         body, status = b"", None
         while True:
-            for one in self.frames(self.read()):
+            # All of them are acted upon, also those behind the answer.
+            for one in list(self.frames(self.read())):
                 if one.stream_id != self.stream:
                     continue
                 if isinstance(one, frame.DataFrame):
@@ -171,5 +172,4 @@ class Grpc(Connection):
             yield one
 
     def heard(self, data):
-        # All of them: each is acted upon as it is read.
         list(self.frames(data))

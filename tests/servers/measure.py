@@ -22,6 +22,8 @@ ENV = ROOT / "target/servers-env"
 # A request in flight takes so long, and the signal comes so long after its beginning.
 SLOW = 8
 BEFORE = 1.5
+# And its client goes on using the connection for so long.
+USED = 3
 # How long a server is watched that has requests which end, and one whose request never does.
 WATCHED = 25
 ENDLESS = 40
@@ -137,52 +139,50 @@ class Observed:
     def __init__(self, running):
         self.running = running
         self.at = None
-        self.exited = False
         self.over = threading.Event()
-        self.slow, self.slow_at, self.slow_farewell = None, None, False
+        self.slow, self.slow_at = None, None
+        # What becomes of its connection: None if it is served on.
+        self.then = None
         self.idle_at = None
-        self.used = {"answered": 0, "end": None, "at": None}
         self.new = []  # (when it was tried, what came of it)
 
     def since(self):
         return time.monotonic() - self.at
 
     def slow_request(self, connection):
+        """A request that is in flight when the signal comes. Its client goes on using the connection for a while, unless the
+        server says that it will close it, or does."""
         try:
             self.slow = "answered" if connection.ask(str(SLOW)) == "done" else "garbled"
         except (clients.Lost, TimeoutError) as why:
             self.slow = f"lost: {why}"
-        self.slow_at, self.slow_farewell = self.since(), connection.farewell
-
-    def idle_connection(self, connection):
-        while not self.over.is_set():
-            if connection.closed(0.2) and not self.over.is_set():
-                self.idle_at = max(self.since(), 0) if self.at else -1
-                return
-
-    def used_connection(self, connection):
-        """One request after another, until the server says that it will close the connection, or closes it.
-        `always`: it says so without a signal, too."""
-        used = self.used
-        while not self.over.is_set():
-            began = self.at is not None
+        self.slow_at = self.since()
+        if self.slow != "answered":
+            return
+        end = time.monotonic() + USED
+        while time.monotonic() < end and not self.then:
+            if connection.farewell or connection.closed(0.05):
+                self.then = "told" if connection.farewell else "closed"
+                break
             try:
                 connection.ask("hello")
             except (clients.Lost, TimeoutError) as why:
-                used["end"] = "told" if connection.farewell else f"lost: {why}"
-            else:
-                used["answered"] += began
-                if connection.farewell or connection.closed(0.05):
-                    used["end"] = "told" if connection.farewell else "closed"
-            if used["end"] == "told" and not began:
-                used["end"] = "always"
-            if self.over.is_set() and not self.exited:
-                # It was ended from here.
-                used["end"] = None
-                return
-            if used["end"]:
-                used["at"] = self.since() if self.at else -1
-                return
+                self.then = f"lost: {why}"
+        if self.then != "told" or isinstance(connection, clients.Grpc):
+            self.until_closed(connection)
+        connection.close()
+
+    def until_closed(self, connection):
+        """When the server closes a connection that is not used; None if it does not."""
+        while not self.over.is_set():
+            if connection.closed(0.2):
+                return None if self.over.is_set() else max(self.since(), 0) if self.at else -1
+        return None
+
+    def idle_connection(self, connection):
+        self.idle_at = self.until_closed(connection)
+        # As clients do.
+        connection.close()
 
     def new_connection(self):
         when = self.since()
@@ -208,12 +208,10 @@ class Observed:
 
     def watch(self, number):
         running = self.running
-        slow, idle, used = running.connect(), running.connect(), running.connect()
-        for connection in (idle, used):
-            connection.ask("hello")
+        slow, idle = running.connect(), running.connect()
+        idle.ask("hello")
         threads = [threading.Thread(target=self.slow_request, args=[slow]),
-                   threading.Thread(target=self.idle_connection, args=[idle]),
-                   threading.Thread(target=self.used_connection, args=[used])]
+                   threading.Thread(target=self.idle_connection, args=[idle])]
         for thread in threads:
             thread.start()
         time.sleep(BEFORE)
@@ -225,8 +223,7 @@ class Observed:
             tries[-1].start()
             time.sleep(0.05)
         exited = self.since() if running.gone() else None
-        self.exited = exited is not None
-        if self.exited:
+        if exited is not None:
             # What it closed as it went is seen.
             time.sleep(0.5)
         self.over.set()
@@ -236,9 +233,8 @@ class Observed:
         return {
             "exit": exited and round(exited, 2),
             "status": running.process.returncode if exited else None,
-            "slow": self.slow, "slowAt": round(self.slow_at, 2), "slowFarewell": self.slow_farewell,
+            "slow": self.slow, "slowAt": round(self.slow_at, 2), "then": self.then,
             "idleClosed": self.idle_at if self.idle_at is None else round(self.idle_at, 3),
-            "used": self.used | {"at": self.used["at"] and round(self.used["at"], 3)},
             "new": summary(self.new),
         }
 

@@ -2,13 +2,14 @@
 
 import json
 import pathlib
+import re
 
 import clients
 from catalog import SERVERS
 from measure import ENDLESS, WATCHED
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results.json"
-HEAD = ["server", "right", "in flight", "new connections", "idle kept connections", "a kept connection in use",
+HEAD = ["server", "right", "in flight", "new connections", "idle kept connections", "a connection in use, after its answer",
         "gone after the last answer", "gone with a request that never ends", "set by"]
 # Seconds within which something happens "at once", on a busy machine.
 AT_ONCE = 0.5
@@ -36,14 +37,15 @@ def ignored(seen):
 
 
 def cells(server, seen):
-    head = [f"{server.name} {seen['version']}", f"`{server.right}`"]
+    software, *more = re.split("(,| on SIG)", server.name, maxsplit=1)
+    head = [f"{software} {seen['version']}{''.join(more)}", f"`{server.right}`"]
     if ignored(seen):
         said = f"cut off at once; as PID 1 it ignores {server.signal} and is killed at the end of the grace period"
         return [*head, said, "", "", "", "", "", server.setting]
     if dies(seen):
         return [*head, "cut off at once", "", "", "", "", "", server.setting]
     return [*head, in_flight(seen), new_connections(seen["new"]["counts"]), idle(seen["idleClosed"]),
-            used(server, seen["used"]["end"]), after(seen), endless(seen["endless"]), server.setting]
+            used(server, seen), after(seen), endless(seen["endless"]), server.setting]
 
 
 def dies(seen):
@@ -80,14 +82,16 @@ def idle(closed):
     return f"closed after {1000 * closed:.0f} ms" if closed < AT_ONCE else f"closed after {closed:.1f} s"
 
 
-def used(server, end):
-    words = "GOAWAY" if server.protocol is clients.Grpc else "`Connection: close`"
-    if end is None:
+def used(server, seen):
+    if seen["slow"] != "answered":
+        return ""
+    then = seen["then"]
+    if then is None:
         return "served on"
-    if end in ("told", "always"):
-        return words + (", as always" if end == "always" else "")
-    if end.startswith("lost: status"):
-        return "answered with " + end.removeprefix("lost: status ")
+    if then == "told":
+        return "told by GOAWAY" if server.protocol is clients.Grpc else "told by `Connection: close`"
+    if then.startswith("lost: status"):
+        return "answered with " + then.removeprefix("lost: status ")
     return "closed without notice"
 
 
