@@ -1,8 +1,8 @@
 """Starts each server for real, sends it the signal with which a pod ends, and records what its clients see.
 
-    python tests/servers                 tries all, writes results.json, prints the table
+    python tests/servers                 tries all, writes results.json, prints the tables
     python tests/servers nginx uvicorn   only those whose names begin so; the others stay as they are recorded
-    python tests/servers --table         prints the table of what is recorded
+    python tests/servers --table         prints the tables of what is recorded
 
 Needs root, for a PID namespace: in a container, an app is PID 1 and has no signal handlers but its own.
 """
@@ -50,7 +50,7 @@ def main():
                 if new:
                     recorded[new["name"]] = new
                     table.record(recorded)
-    print("\n".join(table.lines(recorded)))
+    print("\n\n".join("\n".join(lines) for lines in table.lines(recorded)))
     wrong = [line for one in recorded.values() for line in table.contradictions(one)]
     print(*wrong, sep="\n", file=sys.stderr)
     sys.exit(1 if wrong or failed else 0)

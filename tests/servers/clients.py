@@ -173,3 +173,7 @@ class Grpc(Connection):
 
     def heard(self, data):
         list(self.frames(data))
+
+    def closed(self, seconds):
+        """A client that hears GOAWAY closes the connection, once it has no call on it."""
+        return super().closed(seconds) or self.farewell

@@ -9,8 +9,9 @@ from catalog import SERVERS
 from measure import ENDLESS, WATCHED
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results.json"
-HEAD = ["server", "right", "in flight", "new connections", "idle kept connections", "a connection in use, after its answer",
-        "gone after the last answer", "gone with a request that never ends", "set by"]
+GRACEFUL = ["server", "idle kept connections", "a connection in use, after its answer", "new connections",
+            "ends after the last answer", "gives up", "set by"]
+ABRUPT = ["server", "a request in flight", "what helps"]
 # Seconds within which something happens "at once", on a busy machine.
 AT_ONCE = 0.5
 
@@ -27,8 +28,12 @@ def record(results):
 
 
 def lines(results):
-    rows = [HEAD, ["---"] * len(HEAD), *(cells(server, results[server.name]) for server in SERVERS if server.name in results)]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    """Two tables: those that finish their work, and those that do not."""
+    made = []
+    for right, head, cells in (("graceful", GRACEFUL, finishing), ("abrupt", ABRUPT, dying)):
+        rows = [cells(one, results[one.name]) for one in SERVERS if one.right == right and one.name in results]
+        made.append([f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]])
+    return made
 
 
 def ignored(seen):
@@ -36,32 +41,30 @@ def ignored(seen):
     return seen["exit"] is None and seen["endless"] is None and seen.get("endlessNotPid1") is not None
 
 
-def cells(server, seen):
+def title(server, seen):
     software, *more = re.split("(,| on SIG)", server.name, maxsplit=1)
-    head = [f"{software} {seen['version']}{''.join(more)}", f"`{server.right}`"]
+    return f"{software} {seen['version']}{''.join(more)}"
+
+
+def finishing(server, seen):
+    return [title(server, seen), idle(seen["idleClosed"]), used(server, seen), new_connections(seen["new"]["counts"]),
+            after(seen), endless(seen["endless"]), server.setting]
+
+
+def dying(server, seen):
+    return [title(server, seen), cut_off(server, seen), server.setting]
+
+
+def cut_off(server, seen):
     if ignored(seen):
-        said = f"cut off at once; as PID 1 it ignores {server.signal} and is killed at the end of the grace period"
-        return [*head, said, "", "", "", "", "", server.setting]
-    if dies(seen):
-        return [*head, "cut off at once", "", "", "", "", "", server.setting]
-    return [*head, in_flight(seen), new_connections(seen["new"]["counts"]), idle(seen["idleClosed"]),
-            used(server, seen), after(seen), endless(seen["endless"]), server.setting]
-
-
-def dies(seen):
-    return seen["slow"] != "answered" and seen["slowAt"] < 2 * AT_ONCE
-
-
-def in_flight(seen):
-    return "finished" if seen["slow"] == "answered" else f"cut off after {seen['slowAt']:.0f} s"
+        return f"cut off at once; as PID 1, {server.signal} is ignored, and it is cut off at the end of the grace period"
+    return "cut off at once" if seen["slowAt"] < 2 * AT_ONCE else f"cut off after {seen['slowAt']:.0f} s"
 
 
 def after(seen):
     """When it was gone, seconds after its last answer."""
-    if seen["slow"] != "answered":
-        return ""
     if seen["exit"] is None:
-        return f"more than {WATCHED - seen['slowAt']:.0f} s"
+        return f"not within {WATCHED - seen['slowAt']:.0f} s"
     took = seen["exit"] - seen["slowAt"]
     return "at once" if took < 2 * AT_ONCE else f"{took:.0f} s"
 
@@ -83,8 +86,6 @@ def idle(closed):
 
 
 def used(server, seen):
-    if seen["slow"] != "answered":
-        return ""
     then = seen["then"]
     if then is None:
         return "served on"
@@ -96,9 +97,8 @@ def used(server, seen):
 
 
 def endless(took):
-    if took is None:
-        return f"more than {ENDLESS} s"
-    return "at once" if took < 2 * AT_ONCE else f"{took:.0f} s"
+    """When it is gone that has a request which never ends."""
+    return f"not within {ENDLESS} s" if took is None else f"after {took:.0f} s"
 
 
 def contradictions(seen):

@@ -73,6 +73,7 @@ def opened():
     return grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
+threading.Thread(target=http.server.ThreadingHTTPServer(("", 9000), Progress).serve_forever, daemon=True).start()
 began = time.time()
 threads = [threading.Thread(target=calls, args=[opened(), SELDOM])]
 for _ in range(BUSY_CHANNELS):
@@ -81,7 +82,6 @@ for _ in range(BUSY_CHANNELS):
     threads.append(threading.Thread(target=streams, args=[channel]))
 for thread in threads:
     thread.start()
-threading.Thread(target=http.server.ThreadingHTTPServer(("", 9000), Progress).serve_forever, daemon=True).start()
 for thread in threads:
     thread.join()
 for one in lost:

@@ -106,7 +106,7 @@ class Client:
             "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [one],
                      "terminationGracePeriodSeconds": 1},
         })
-        wait_for(f"200 calls of {name} to be answered", lambda: int(self.ask("") or 0) >= 200)
+        wait_for(f"200 calls of {name} to be answered", lambda: int(self.ask("") or 0) >= 200, 240)
 
     def ask(self, path):
         return self.ns.kubectl("get", "--raw", f"/api/v1/namespaces/{self.ns.name}/pods/{self.name}:9000/proxy/{path}",
