@@ -51,6 +51,10 @@ e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; w
 	@python3 tests/e2e || { [ $$? = 77 ] && exit 0; exit 1; }; set -x; \
 	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && python3 tests/e2e "$$sidecar" "$$shop"
 
+servers: ## tries what servers do on SIGTERM, records it and prints the tables of docs/servers.md: make servers ONLY="nginx"
+	tests/servers/setup
+	target/servers-env/venv/bin/python tests/servers $(ONLY)
+
 buildah: ## installs Debian's buildah, where apt may
 	tests/setup --buildah
 

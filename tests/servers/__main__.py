@@ -50,7 +50,7 @@ def main():
                 if new:
                     recorded[new["name"]] = new
                     table.record(recorded)
-    print("\n\n".join("\n".join(lines) for lines in table.lines(recorded)))
+    print("\n\n".join("\n".join(lines) for lines in table.lines_of(recorded)))
     wrong = [line for one in recorded.values() for line in table.contradictions(one)]
     print(*wrong, sep="\n", file=sys.stderr)
     sys.exit(1 if wrong or failed else 0)

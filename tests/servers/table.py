@@ -8,6 +8,7 @@ import clients
 from catalog import SERVERS
 from measure import ENDLESS, WATCHED
 
+BY_NAME = {server.name: server for server in SERVERS}
 RESULTS = pathlib.Path(__file__).resolve().parent / "results.json"
 GRACEFUL = ["server", "idle kept connections", "a connection in use, after its answer", "new connections",
             "ends after the last answer", "gives up", "set by"]
@@ -17,8 +18,9 @@ AT_ONCE = 0.5
 
 
 def recorded():
-    """By the servers' names."""
-    return {one["name"]: one for one in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    """By the servers' names; of those that are in the catalog."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return {one["name"]: one for one in results if one["name"] in BY_NAME}
 
 
 def record(results):
@@ -27,7 +29,7 @@ def record(results):
     RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def lines(results):
+def lines_of(results):
     """Two tables: those that finish their work, and those that do not."""
     made = []
     for right, head, cells in (("graceful", GRACEFUL, finishing), ("abrupt", ABRUPT, dying)):
@@ -82,6 +84,8 @@ def idle(closed):
         return "left open"
     if closed < 0:
         return "there are none"
+    if closed < 0.01:
+        return "closed within 10 ms"
     return f"closed after {1000 * closed:.0f} ms" if closed < AT_ONCE else f"closed after {closed:.1f} s"
 
 
@@ -103,7 +107,20 @@ def endless(took):
 
 def contradictions(seen):
     """What was measured decides: an app that loses what it has in flight is not graceful, and one that finishes it is."""
-    server = next(one for one in SERVERS if one.name == seen["name"])
+    server = BY_NAME[seen["name"]]
     finishes = seen["slow"] == "answered" and not ignored(seen)
     if finishes != (server.right == "graceful"):
         yield f"{server.name}: {server.right} is said to be right, and a request in flight was: {seen['slow']}"
+
+
+def missing(page):
+    """Lines of the tables that a page has not, and lines that look like theirs and are of no table."""
+    made = [line for lines in lines_of(recorded()) for line in lines]
+    heads = {f"| {' | '.join(head)} |" for head in (GRACEFUL, ABRUPT)}
+    there, inside = [], False
+    for line in page.splitlines():
+        inside = line in heads or inside and line.startswith("|")
+        if inside:
+            there.append(line)
+    yield from (f"it has not the line that is recorded: {line}" for line in made if line not in there)
+    yield from (f"nothing recorded says: {line}" for line in there if line not in made)

@@ -34,7 +34,7 @@ def made(what, ask):
     with lock:
         count[failure is None] += 1
         if failure:
-            lost.append({"lost": failure, "at": round(1000 * at), "took": round(time.time() - at, 3)})
+            lost.append({"lost": failure, "pod": "", "began": round(1000 * at), "ended": round(1000 * time.time())})
 
 
 def calls(channel, pause):

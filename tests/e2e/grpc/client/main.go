@@ -26,8 +26,10 @@ const (
 
 // loss is a call without its answer.
 type loss struct {
-	Lost string `json:"lost"`
-	At   int64  `json:"at"`
+	Lost  string `json:"lost"`
+	Pod   string `json:"pod"`
+	Began int64  `json:"began"`
+	Ended int64  `json:"ended"`
 }
 
 var (
@@ -58,7 +60,7 @@ func made(what string, err error, at int64) {
 		good++
 		return
 	}
-	lost = append(lost, loss{what + ": " + err.Error(), at})
+	lost = append(lost, loss{what + ": " + err.Error(), "", at, millis()})
 }
 
 func calls(channel *grpc.ClientConn, pause time.Duration) {
