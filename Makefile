@@ -57,6 +57,10 @@ e2e: ## restarts, drains and breaks pods on the cluster that KUBECONFIG names; w
 	sidecar=$$(deploy/static sidecar) && shop=$$(deploy/static shop) && tools=$$(deploy/static full) \
 	&& python3 tests/e2e "$$sidecar" "$$shop" "$$tools"
 
+servers: ## tries what servers do on SIGTERM, records it and prints the tables of docs/servers.md: make servers ONLY="nginx"
+	tests/servers/setup
+	target/servers-env/venv/bin/python tests/servers $(ONLY)
+
 buildah: ## installs Debian's buildah, where apt may
 	tests/setup --buildah
 

@@ -34,7 +34,8 @@ pub struct Args {
     pub reserve: Option<String>,
 
     /// What the app does with its work on SIGTERM: abrupt (it dies, so the hook waits for the work), graceful (it
-    /// finishes, so the hook waits for routes alone, and the app has the rest of the grace period)
+    /// finishes, so the hook waits for routes alone, and the app has the rest of the grace period); docs/servers.md says
+    /// which server does what
     #[arg(long, value_name = "WHAT", default_value = "abrupt")]
     pub app_shutdown: String,
 

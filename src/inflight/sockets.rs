@@ -206,7 +206,6 @@ impl Table {
         match (read, rule) {
             (Ok(listeners), _) => Ok((count, !listeners.is_empty() || ports.is_empty())),
             (Err(_), Rule::Open) => procfs::count(&ports, ours).map_err(Error::Refused),
-            }
             (Err(e), _) => Err(e),
         }
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the documentation: links and anchors, what each page begins with, the tables of flags and values, YAML, that each
-file of the source has its place in the architecture, and that each message of the source is explained.
+"""Checks the documentation: links and anchors, what each page begins with, the tables of flags, values and servers, YAML, that
+each file of the source has its place in the architecture, and that each message of the source is explained.
 
 What is a whole manifest is left in target/docs/objects.json for tests/chart/types.rs, which reads it with Kubernetes' types."""
 
@@ -15,6 +15,9 @@ import tree_sitter_rust
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# What is recorded of servers on SIGTERM, as the tables that docs/servers.md has.
+sys.path.insert(0, str(ROOT / "tests/servers"))
+import table as servers  # noqa: E402
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "charts/gracekeeper/README.md")]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 LONGEST_README = 200
@@ -268,10 +271,13 @@ def self_test():
     assert list(beginning("# Title\n\nText\n")) and not list(beginning(f"# Title\n\n{HEAD}you.\n"))
     text = "```yaml\napiVersion: v1\nkind: Pod\n---\na: 1\n```\n```yaml\n{{ x }}\n```\n"
     assert [d["kind"] for d in manifests(text)] == ["Pod"]
-    table = "| flag | environment | chart value | default | meaning |\n| --- | --- | --- | --- | --- |\n" \
+    listed = "| flag | environment | chart value | default | meaning |\n| --- | --- | --- | --- | --- |\n" \
         "| `--one N` | `GRACEKEEPER_ONE` | `one` | `1` | |\n| `--two` | `GRACEKEEPER_TOW` | `tow` | | |\n"
     shown = "Options:\n  -h, --help  Help\n      --one <N>  One\n          [default: 2]\n      --three  Three\n"
-    assert len(list(flags(table, shown, {"one", "two"}))) == 6, list(flags(table, shown, {"one", "two"}))
+    assert len(list(flags(listed, shown, {"one", "two"}))) == 6, list(flags(listed, shown, {"one", "two"}))
+    lines = [line for lines in servers.lines_of(servers.recorded()) for line in lines]
+    assert lines and not list(servers.missing("\n".join(lines)))
+    assert len(list(servers.missing("\n".join([*lines[:2], "| a server that is not recorded |", *lines[3:]])))) == 2
     source = b'''
         #[arg(help = "an attribute is no message")]
         fn f() { warn!(x, "odd: {e}"); info!("this is no message"); Err(format!("it has {n} of \\
@@ -309,6 +315,8 @@ def main():
     if (lines := len(readme.splitlines())) > LONGEST_README:
         check("README.md", [f"{lines} lines, and {LONGEST_README} at most"])
     values = set(chart_values(yaml.safe_load((ROOT / "charts/gracekeeper/values.yaml").read_text())))
+    check("docs/servers.md", servers.missing(texts[ROOT / "docs/servers.md"]))
+    check("tests/servers", (line for seen in servers.recorded().values() for line in servers.contradictions(seen)))
     help_text = (ROOT / "tests/binary/help.txt").read_text()
     check("docs/configuration.md", flags(texts[ROOT / "docs/configuration.md"], help_text, values))
 

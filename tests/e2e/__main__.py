@@ -34,7 +34,7 @@ import report
 from cluster import Cluster, Skipped, command, helm_path, needs, server_version
 from result import Result, table
 # The longest first, so that the others are played beside it.
-from scenarios import STORIES, hundred, background, endings, injection, mishaps, rehearsal, restart, security, shapes  # noqa: F401, I001
+from scenarios import STORIES, hundred, background, endings, grpc, injection, mishaps, rehearsal, restart, security, shapes  # noqa: F401, I001
 
 ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
