@@ -58,7 +58,8 @@ class Running:
                  "ENV": str(ENV), "VENV": str(ENV / "venv/bin"), **server.words}
         if server.backend:
             words["BACKEND"] = str(free_port())
-            behind = subprocess.Popen([sys.executable, HERE / "apps/backend.py", words["BACKEND"]], stderr=subprocess.DEVNULL)
+            behind = subprocess.Popen([sys.executable, HERE / "apps/backend.py", words["BACKEND"]],
+                                      stderr=subprocess.DEVNULL)
             stack.callback(behind.wait)
             stack.callback(behind.kill)
             wait_for("the backend", lambda: connects(int(words["BACKEND"])))

@@ -1,9 +1,9 @@
-"""A gRPC server that ends without a failed call: clients leave by GOAWAY, its health is in step with gracekeeper's drain file,
-and it stops gracefully on SIGTERM.
+"""A gRPC server that ends without a failed call: clients leave by GOAWAY, its health is in step with gracekeeper's drain
+file, and it stops gracefully on SIGTERM.
 
-In gRPC for Python only `stop` says GOAWAY to all at once, and it cancels the calls that arrive just then. So each connection
-has an age here: after some seconds the client is told by GOAWAY to connect anew, which loses nothing, and while the pod drains
-it gets to another pod.
+In gRPC for Python only `stop` says GOAWAY to all at once, and it cancels the calls that arrive just then. So each
+connection has an age here: after some seconds the client is told by GOAWAY to connect anew, which loses nothing, and while
+the pod drains it gets to another pod.
 
 Port 9000 is for calls. Port 9090 is for the pod alone: /metrics has the two counters that gracekeeper's preset go-grpc://
 reads.

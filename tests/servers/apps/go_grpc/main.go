@@ -18,10 +18,13 @@ import (
 // raw takes messages as they are.
 type raw struct{}
 
-func (raw) Marshal(v interface{}) ([]byte, error)   { return *v.(*[]byte), nil }
-func (raw) Unmarshal(b []byte, v interface{}) error { *v.(*[]byte) = append([]byte(nil), b...); return nil }
-func (raw) Name() string                            { return "raw" }
-func (raw) String() string                          { return "raw" }
+func (raw) Marshal(v interface{}) ([]byte, error) { return *v.(*[]byte), nil }
+func (raw) Unmarshal(b []byte, v interface{}) error {
+	*v.(*[]byte) = append([]byte(nil), b...)
+	return nil
+}
+func (raw) Name() string   { return "raw" }
+func (raw) String() string { return "raw" }
 
 func unary(answer func(request string) string) func(interface{}, context.Context, func(interface{}) error, grpc.UnaryServerInterceptor) (interface{}, error) {
 	return func(_ interface{}, _ context.Context, decode func(interface{}) error, _ grpc.UnaryServerInterceptor) (interface{}, error) {
