@@ -22,6 +22,7 @@ use std::time::Duration;
 
 pub use auto_ports::AutoPorts;
 pub use connection::{Connection, INTERIM, LastSpoke, State};
+pub use frames::is_farewell;
 use history::History;
 pub use listeners::{Listener, SIDECAR_PORTS, listeners, listeners_of_others};
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};

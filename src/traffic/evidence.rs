@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{Probe, Settings};
 use crate::drain::{TrafficSnapshot, Visitors};
 use crate::inflight::LocalPeers;
-use crate::inflight::sockets::{Connection, LastSpoke, RecentlyClosed, State};
+use crate::inflight::sockets::{Connection, LastSpoke, RecentlyClosed, State, is_farewell};
 use arrivals::Arrivals;
 use cut::Cut;
 use remaining::Remaining;
@@ -87,6 +87,16 @@ impl LastSeen {
         let segments = seen.segments.saturating_sub(self.segments).max(1);
         let asks = came > FRAMES * u64::from(segments) || self.calm && went > FRAMES;
         (came > 0 && asks).then_some(came)
+    }
+
+    /// It waited for nothing, the app has sent more since, and the client has sent nothing more than a client of HTTP/2 does
+    /// that leaves because of a GOAWAY. Whether the kernel counts the end of the client's half is not known, so both
+    /// sizes are tried.
+    fn is_farewell(&self, closed: &Connection) -> bool {
+        let idle = matches!(self.last_spoke, LastSpoke::App | LastSpoke::PerhapsIdle);
+        let came = closed.brought().saturating_sub(self.brought);
+        let went = closed.answered().saturating_sub(self.answered);
+        idle && went > 0 && (is_farewell(came) || is_farewell(came + 1))
     }
 
     /// Nothing but the ends of this connection came and went since. Within TLS an end is said first, which from a client

@@ -150,6 +150,21 @@ pub fn follows_the_app(bytes: u64) -> bool {
     [HEAD, WINDOW_UPDATE, HEAD + 8, 2 * WINDOW_UPDATE].contains(&bytes)
 }
 
+/// Whether so many bytes of a client can be all that it sends before it leaves because the app said GOAWAY: its own
+/// GOAWAY (RFC 9113, section 6.8), the acknowledgement of the PING by which the app learns that its GOAWAY has arrived,
+/// and what follows the app's last answer.
+pub fn is_farewell(bytes: u64) -> bool {
+    const GOAWAY: u64 = HEAD + 8;
+    const PING: u64 = HEAD + 8;
+    follows_the_app(bytes)
+        || [
+            PING + GOAWAY,
+            WINDOW_UPDATE + PING,
+            WINDOW_UPDATE + PING + GOAWAY,
+        ]
+        .contains(&bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +260,16 @@ mod tests {
             !totals(300, 2, 172, 2).is_unanswered_http2(),
             "a call and its answer"
         );
+    }
+
+    #[test]
+    fn a_farewell_is_shorter_than_a_call() {
+        for bytes in [17, 34, 30, 47] {
+            assert!(is_farewell(bytes), "{bytes}");
+        }
+        for call in [40, 71, 80, 253] {
+            assert!(!is_farewell(call), "{call}");
+        }
     }
 
     proptest::proptest! {

@@ -119,7 +119,8 @@ impl Cut {
 ///
 /// The end of a connection is acknowledged too, which hides whether an answer was. So it is what it was seen to be where
 /// nothing else has come and gone since. Else what is left open by the kernel's clock is taken for a request that came
-/// right after an answer, as those of a busy client do, unless this client got answers within a tick.
+/// right after an answer, as those of a busy client do, unless this client got answers within a tick. A client of HTTP/2
+/// that leaves because the app said GOAWAY may have spoken last, and waits for nothing.
 fn waited(closed: &Connection, last: Option<LastSeen>, max_quiet: Duration) -> bool {
     let recent = u128::from(closed.last_received) < max_quiet.as_millis();
     match last {
@@ -128,6 +129,7 @@ fn waited(closed: &Connection, last: Option<LastSeen>, max_quiet: Duration) -> b
             LastSpoke::App | LastSpoke::PerhapsIdle => false,
             LastSpoke::Unclear => recent && !last.quick,
         },
+        Some(last) if last.is_farewell(closed) => false,
         last if closed.is_tied() && closed.last_spoke() != LastSpoke::Client => {
             recent && last.is_some_and(|last| !last.quick)
         }
@@ -271,6 +273,30 @@ mod tests {
             3,
             "others may have more patience"
         );
+    }
+
+    #[test]
+    fn a_client_of_http2_that_leaves_because_of_a_goaway_is_not_cut_off() {
+        let leaves = |before: &Connection, came: u64, went: u64| {
+            let mut evidence = evidence();
+            read(&mut evidence, false, std::slice::from_ref(before));
+            evidence.hook_answered(false);
+            let left = Connection {
+                received: before.received + came,
+                acknowledged: before.acknowledged + went,
+                last_received: 0,
+                last_sent: 20,
+                ..closed(before.clone())
+            };
+            evidence.closed(&left, false, evidence.began() + 7000 * MS);
+            evidence.cut()
+        };
+        // The app's GOAWAY and PING; the acknowledgement, the client's own GOAWAY, and both ends.
+        assert_eq!(leaves(&idle(1), 17 + 1, 34 + 1), 0);
+        assert_eq!(leaves(&idle(1), 34 + 1, 34 + 1), 0);
+        assert_eq!(leaves(&idle(1), 17, 34), 0, "its end has not come");
+        assert_eq!(leaves(&idle(1), 71 + 1, 34 + 1), 1, "a call came too");
+        assert_eq!(leaves(&waiting(1, 50), 17 + 1, 34 + 1), 1, "it waited");
     }
 
     #[test]
