@@ -284,7 +284,6 @@ fn main() -> std::process::ExitCode {
         "--quiet-period=200ms",
         "--max-quiet=1s",
         "--timeout=3s",
-        "--log-level=warn,gracekeeper=info",
     ]);
     let mut sidecar = Sidecar::start(&flags);
     sidecar.wait_for_sources();
