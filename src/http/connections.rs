@@ -87,8 +87,9 @@ impl Server {
                     Ok((stream, peer)) => {
                         let slot = connections.add(peer.ip());
                         tasks.spawn(serve(stream, router.clone(), slot, stopped.clone()));
-                        // One that had to go for it goes before the next one is taken.
+                        // One that had to go for it goes before the next one is taken, and leaves nothing behind.
                         yield_now().await;
+                        while tasks.try_join_next().is_some() {}
                     }
                     Err(e) => {
                         warn!("cannot accept a connection: {e}");

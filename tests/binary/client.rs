@@ -41,7 +41,8 @@ impl Client {
         Self::on(socket.into())
     }
 
-    fn on(stream: TcpStream) -> Self {
+    /// Takes a connection that is there.
+    pub fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {

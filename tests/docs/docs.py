@@ -56,6 +56,7 @@ NO_MESSAGES = {
     "; {} could not be read": "its end",
     "; gracekeeper check --explain {} says why": "its end",
     r"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0": "what a client of HTTP/2 sends first",
+    "Max open files": "a line of /proc/PID/limits",
     "{selector} or vector(0)": "a part of an expression, which a message shows",
     "sum({selector} or vector(0))": "a part of an expression, which a message shows",
 }
