@@ -248,6 +248,14 @@ impl Workload {
         };
         let spec = &object.data["spec"];
         can_be_restarted(reference, spec)?;
+        let generation = object.metadata.generation.unwrap_or_default();
+        let state = State::of(reference.kind, generation, &object.data);
+        if !state.is_done() {
+            bail!(
+                "{reference} is not settled: {state}; wait for kubectl -n {} rollout status {reference}",
+                access.namespace
+            );
+        }
         let selector: LabelSelector = serde_json::from_value(spec["selector"].clone())
             .with_context(|| format!("the selector of {reference} cannot be understood"))?;
         let selector = Selector::try_from(selector)
