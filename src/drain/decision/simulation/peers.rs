@@ -62,18 +62,24 @@ impl Pattern {
             Way::Gracekeeper => return self.end(policy, false).0,
             Way::Contour => seen_by_file(self.first_without_connections(0.0, 5.0, budget)),
             Way::EnvoyGateway => seen_by_file(self.first_without_connections(11.0, 1.0, 61.0)),
-            Way::Knative => self
-                .requests()
-                .map(|r| r.from)
-                .filter(|&from| from > 0.0)
-                .fold(Some(0.0), |last: Option<f64>, from| match last {
-                    Some(last) if from <= last + 30.0 => Some(last.max(from)),
-                    last => last,
-                })
-                .map_or(budget, |last| last + 30.0),
+            Way::Knative => self.quiet_for(30.0),
             Way::Sleep(seconds) => seconds as f64,
         };
         end.min(budget) + SIGNAL
+    }
+
+    /// When no request has come for so long, as seen since the drain began.
+    fn quiet_for(&self, seconds: f64) -> f64 {
+        let mut came: Vec<f64> = self.requests().map(|r| r.from).collect();
+        came.sort_by(f64::total_cmp);
+        let mut last = 0.0;
+        for from in came.into_iter().filter(|&from| from > 0.0) {
+            if from > last + seconds {
+                break;
+            }
+            last = from;
+        }
+        last + seconds
     }
 
     /// When a rule that counts open connections at that pace first finds none.
