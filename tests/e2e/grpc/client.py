@@ -16,6 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 BUSY_CHANNELS = 3
 CALLERS = 3
 SELDOM = 4
+PAUSE = 0.2
 
 address = sys.argv[1]
 stop = threading.Event()
@@ -53,6 +54,8 @@ def streams(channel):
 
     while not stop.is_set():
         made("stream", whole)
+        # A stream that cannot begin fails at once, and without end.
+        stop.wait(PAUSE)
 
 
 class Progress(http.server.BaseHTTPRequestHandler):

@@ -22,6 +22,7 @@ const (
 	busyChannels = 3
 	callers      = 3
 	seldom       = 4 * time.Second
+	pause        = 200 * time.Millisecond
 )
 
 // loss is a call without its answer.
@@ -111,6 +112,11 @@ func streams(channel *grpc.ClientConn) {
 	for !stopped() {
 		at := millis()
 		made("stream", whole(channel), at)
+		// A stream that cannot begin fails at once, and without end.
+		select {
+		case <-stop:
+		case <-time.After(pause):
+		}
 	}
 }
 
