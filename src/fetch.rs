@@ -63,6 +63,9 @@ impl fmt::Display for Error {
         match self {
             Error::Refused => write!(f, "connection refused: nothing listens there"),
             Error::NotThere => write!(f, "there is no such socket or file"),
+            Error::Unreachable(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "it may not be opened: {e}")
+            }
             Error::Unreachable(e) => write!(f, "no connection: {e}"),
             Error::Tls(wrong) => write!(f, "no TLS connection: {wrong}"),
             Error::Broken(e) => {

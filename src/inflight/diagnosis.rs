@@ -184,9 +184,10 @@ fn path_problem(path: &Path, e: &fetch::Error, what: &str) -> Option<String> {
                     there.gid()
                 )
             });
+            let to_do = if what == "socket" { "write to" } else { "read" };
             Some(format!(
                 "user {me} may not open the {what} {}{owner}; run both containers as one user, or give them a common group \
-                 (fsGroup) that may write to it",
+                 (fsGroup) that may {to_do} it",
                 path.display()
             ))
         }
