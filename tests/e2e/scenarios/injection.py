@@ -109,14 +109,16 @@ def hook(cluster, result):
     life(cluster, result, "hook")
 
 
-def restarted(cluster, result, mode, deployment, prepare=(), name="shape", **more):
-    """A namespace with something of its own; the Deployment is restarted under load, and nothing is lost."""
+def restarted(cluster, result, mode, workload, prepare=(), name="shape", **more):
+    """A namespace with something of its own; the workload is restarted under load, and nothing is lost."""
     with cluster.namespace(f"injection-{name}-{mode}", result) as ns, injection(cluster, ns, mode=mode, **more):
         ns.apply(shop.service(), *prepare)
-        ns.apply(deployment(ns.images))
-        ns.settled()
+        item = workload(ns.images)
+        what = f"{item['kind'].lower()}/{item['metadata']['name']}"
+        ns.apply(item)
+        ns.settled(what)
         load = Load(ns, LOAD)
-        result.pods += ns.restarted()
+        result.pods += ns.restarted(what)
         time.sleep(3)
         result.outcomes.append(load.stop())
         assert all(map(is_injected, result.pods)), "the pods are plain"
@@ -206,6 +208,38 @@ def shapes(cluster, result):
         result.pods = there
         # Its sidecar is a native one, and holds nothing up.
         ns.kubectl("wait", "job/job", "--for=condition=Complete", "--timeout=90s")
+
+
+def stateful(images):
+    return plain(images, serviceName="shop") | {"kind": "StatefulSet"}
+
+
+def on_each_node(images):
+    """A new pod comes before the old one goes, as on a cluster of one node it must."""
+    item = plain(images, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    del item["spec"]["replicas"]
+    return item | {"kind": "DaemonSet"}
+
+
+@scenario("injection: a StatefulSet and a DaemonSet are restarted under load")
+def other_kinds(cluster, result):
+    for item in (stateful, on_each_node):
+        restarted(cluster, result, "sidecar", item, name=item.__name__.replace("_", "-"))
+
+
+@scenario("injection: a CronJob's pods get a sidecar that holds none of them up, in both modes")
+def cron_job(cluster, result):
+    for mode in ("sidecar", "hook"):
+        with cluster.namespace(f"injection-cron-{mode}", result) as ns, injection(cluster, ns, mode=mode):
+            app = shop.app(ns.images, rude=True)
+            app["args"] = [*app["args"], "--for=3s"]
+            job = {"template": {"metadata": {"labels": {"app": "shop"}}, "spec": shop.pod([app], restartPolicy="Never")}}
+            ns.apply({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"},
+                      "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": job}}})
+            ns.kubectl("create", "job", "now", "--from=cronjob/nightly")
+            ns.kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=120s")
+            result.pods += ns.pods.of()
+            assert result.pods and all(map(is_injected, result.pods)), "the pod is plain"
 
 
 @scenario("injection: two pods of a node's own network: the second waits for no port and calls no other's sidecar")
