@@ -71,7 +71,9 @@ class Cell:
             judge_handover(result, self.hook_limit)
         else:
             judge_haste(result, self.loses_last)
-        if self.way in HANDOVERS or not self.loses_last:
+        # An app that ends closes its idle connections, and a request that is on its way there is lost: the sleeps lose it too,
+        # and `last_requests` compares them.
+        if not self.loses_last:
             assert result.failed == 0, str(result.outcomes[0])
         result.told_exactly(ns)
 
