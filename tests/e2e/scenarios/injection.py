@@ -214,17 +214,9 @@ def stateful(images):
     return plain(images, serviceName="shop") | {"kind": "StatefulSet"}
 
 
-def on_each_node(images):
-    """A new pod comes before the old one goes, as on a cluster of one node it must."""
-    item = plain(images, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
-    del item["spec"]["replicas"]
-    return item | {"kind": "DaemonSet"}
-
-
-@scenario("injection: a StatefulSet and a DaemonSet are restarted under load")
-def other_kinds(cluster, result):
-    for item in (stateful, on_each_node):
-        restarted(cluster, result, "sidecar", item, name=item.__name__.replace("_", "-"))
+@scenario("injection: a StatefulSet is restarted under load")
+def stateful_set(cluster, result):
+    restarted(cluster, result, "sidecar", stateful, name="stateful")
 
 
 @scenario("injection: a CronJob's pods get a sidecar that holds none of them up, in both modes")
