@@ -24,6 +24,8 @@ pub use auto_ports::AutoPorts;
 pub use connection::{Connection, INTERIM, LastSpoke, State};
 pub use frames::is_farewell;
 use history::History;
+#[cfg(feature = "tools")]
+pub use listeners::inodes;
 pub use listeners::{Listener, SIDECAR_PORTS, listeners, listeners_of_others};
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 

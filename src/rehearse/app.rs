@@ -107,7 +107,7 @@ impl App {
                 return Ok(());
             }
             if began.elapsed() > within {
-                let others = ports::listening(&self.processes());
+                let others = ports::listening(&self.processes()).await;
                 let others: Vec<String> = others.iter().map(u16::to_string).collect();
                 let instead = match others.as_slice() {
                     [] => "; it listens on no port".to_owned(),

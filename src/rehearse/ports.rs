@@ -1,14 +1,12 @@
 //! Free ports, and the ports on which processes listen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 
 use rustix::process::Pid;
 
-/// The state of a listener in the kernel's table.
-const LISTEN: &str = "0A";
+use crate::inflight::sockets;
 
 /// A port that is free now.
 ///
@@ -20,42 +18,14 @@ pub fn free(address: IpAddr) -> io::Result<u16> {
         .port())
 }
 
-/// The ports on which these processes listen.
-pub fn listening(processes: &[Pid]) -> BTreeSet<u16> {
-    let inodes: BTreeSet<String> = processes.iter().flat_map(|pid| sockets(*pid)).collect();
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .flat_map(|table| listeners(&std::fs::read_to_string(table).unwrap_or_default()))
-        .filter(|(_, inode)| inodes.contains(inode))
-        .map(|(port, _)| port)
-        .collect()
-}
-
-/// The inodes of a process's sockets.
-fn sockets(pid: Pid) -> Vec<String> {
-    let folder = PathBuf::from(format!("/proc/{}/fd", pid.as_raw_nonzero()));
-    let links = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    names
-        .filter_map(|name| {
-            let name = name.to_str()?.strip_prefix("socket:[")?;
-            name.strip_suffix(']').map(str::to_owned)
-        })
-        .collect()
-}
-
-/// The ports and inodes of the listeners in a table, as man 5 proc has it.
-fn listeners(table: &str) -> Vec<(u16, String)> {
-    let lines = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    lines
-        .filter_map(|fields| {
-            let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-            let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-            (*state == LISTEN).then(|| (port, (*inode).to_owned()))
-        })
+/// The ports on which these processes listen; none where the kernel does not say.
+pub async fn listening(processes: &[Pid]) -> BTreeSet<u16> {
+    let ids = processes.iter().map(|pid| pid.as_raw_nonzero().to_string());
+    let theirs: HashSet<u32> = ids.flat_map(|id| sockets::inodes(&id)).collect();
+    let all = sockets::listeners().await.unwrap_or_default();
+    all.iter()
+        .filter(|listener| theirs.contains(&listener.inode))
+        .map(|listener| listener.port)
         .collect()
 }
 
@@ -63,14 +33,15 @@ fn listeners(table: &str) -> Vec<(u16, String)> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn listeners_are_read_from_the_kernels_table() {
-        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-        let listener = "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n";
-        let connection = listener.replace(" 0A ", " 01 ");
-        assert_eq!(
-            listeners(&format!("{head}{listener}{connection}")),
-            [(8000, "4242".to_owned())]
-        );
+    #[tokio::test]
+    async fn a_process_listens_on_its_own_ports_and_not_on_those_that_it_is_connected_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let me = [rustix::process::getpid()];
+        let ports = listening(&me).await;
+        assert!(ports.contains(&port), "{ports:?}");
+        assert!(!ports.contains(&client.local_addr().unwrap().port()));
+        assert_eq!(listening(&[]).await, BTreeSet::new());
     }
 }

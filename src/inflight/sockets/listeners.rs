@@ -52,14 +52,14 @@ pub async fn listeners() -> Result<Vec<Listener>, Error> {
 /// When the kernel cannot be asked, or does not answer.
 pub async fn listeners_of_others() -> Result<Vec<Listener>, Error> {
     let mut all = listeners().await?;
-    let own = own_inodes();
+    let own = inodes("self");
     all.retain(|listener| !own.contains(&listener.inode));
     Ok(all)
 }
 
-/// The sockets that this process holds.
-fn own_inodes() -> HashSet<u32> {
-    let Ok(links) = std::fs::read_dir("/proc/self/fd") else {
+/// The sockets that a process holds, as its folder in `/proc` is named; none where that cannot be read.
+pub fn inodes(process: &str) -> HashSet<u32> {
+    let Ok(links) = std::fs::read_dir(format!("/proc/{process}/fd")) else {
         return HashSet::new();
     };
     links
