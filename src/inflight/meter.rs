@@ -48,8 +48,8 @@ pub struct Meter {
     context: ReadContext,
     record: Mutex<Record>,
     belief: Mutex<Belief>,
-    /// The connections of the page's own port, where that is a port of this pod.
-    connections: Option<Table>,
+    /// The page's own port and its connections, where that is a port of this pod.
+    connections: Option<(u16, Table)>,
 }
 
 /// What is known of a source.
@@ -114,7 +114,7 @@ impl Meter {
         let page = source.page().filter(|page| page.counts_inflight());
         let port = page.and_then(Page::local_port);
         Self {
-            connections: port.map(|port| Table::new([port])),
+            connections: port.map(|port| (port, Table::new([port]))),
             source,
             context,
             record: Mutex::default(),
@@ -183,12 +183,13 @@ impl Meter {
             let belief = self.lock_belief();
             (belief.has_signs, belief.processes.are_several())
         };
-        let table = self.connections.as_ref().filter(|_| has_signs);
+        // On an app port a client that was never answered holds up the drain by a rule of its own.
+        let table = (self.connections.as_ref())
+            .filter(|_| has_signs && count <= self.context.max_inflight)
+            .filter(|(port, _)| several || !self.context.is_watched(*port));
         let waiting = match table {
-            Some(table) if count <= self.context.max_inflight => {
-                self.waiting_clients(table, several).await
-            }
-            _ => 0,
+            Some((_, table)) => self.waiting_clients(table, several).await,
+            None => 0,
         };
         if several {
             return Ok(count.max(waiting as f64));
@@ -208,15 +209,15 @@ impl Meter {
         }
     }
 
-    /// How many clients wait for an answer on the page's port. Where one process is known, only those that were never
-    /// answered, and not on an app port: there they hold up the drain by a rule of its own.
+    /// How many clients wait for an answer on the page's port; where one process is known, only those that were never
+    /// answered.
     async fn waiting_clients(&self, table: &Table, several: bool) -> u64 {
         let mut waiting = 0;
         let read = table
             .each(|connection| {
                 let waits = match several {
                     true => connection.waits(self.context.max_quiet),
-                    false => connection.unanswered() && !self.context.is_watched(connection.port),
+                    false => connection.unanswered(),
                 };
                 let ours = || self.context.client.own_sockets().contains(connection.peer);
                 let open = !connection.state.app_closed();
