@@ -33,6 +33,10 @@ const HEAD: u64 = 9;
 const SETTING: u64 = 6;
 const WINDOW_UPDATE: u64 = 13;
 
+/// A PING or its acknowledgement, and a GOAWAY that says no more than it has to (RFC 9113, sections 6.7 and 6.8).
+const PING: u64 = HEAD + 8;
+const GOAWAY: u64 = HEAD + 8;
+
 /// No client or server known to us announces more settings than this.
 const MOST_SETTINGS: u64 = 8;
 
@@ -82,7 +86,7 @@ impl Totals {
                 return false;
             };
             let short = from_app >= 2 * exchanges && from_app <= LONGEST_CONTROL * exchanges;
-            let http2 = from_client == from_app && from_app == (HEAD + 8) * exchanges;
+            let http2 = from_client == from_app && from_app == PING * exchanges;
             let websocket = from_client == from_app + MASK * exchanges;
             let (pings, pongs) = ENGINE_IO;
             let engine_io = pings.iter().any(|ping| from_app == ping * exchanges)
@@ -94,7 +98,6 @@ impl Totals {
     /// The app has sent nothing but what HTTP/2 sends of itself while a request comes: acknowledgements of PING, its own
     /// PING, a WINDOW_UPDATE. Several segments came, as they do then. It is no answer.
     pub fn is_unanswered_http2(&self) -> bool {
-        const PING: u64 = HEAD + 8;
         let without_answer = [
             PING,
             PING + WINDOW_UPDATE,
@@ -147,15 +150,13 @@ fn first_frames(bytes: u64) -> bool {
 /// Whether so many bytes of a client, right after bytes of the app, can be frames of HTTP/2 that only follow what the
 /// app has sent: an acknowledgement of SETTINGS, a WINDOW_UPDATE or two, a PING's acknowledgement.
 pub fn follows_the_app(bytes: u64) -> bool {
-    [HEAD, WINDOW_UPDATE, HEAD + 8, 2 * WINDOW_UPDATE].contains(&bytes)
+    [HEAD, WINDOW_UPDATE, PING, 2 * WINDOW_UPDATE].contains(&bytes)
 }
 
 /// Whether so many bytes of a client can be all that it sends before it leaves because the app said GOAWAY: its own
 /// GOAWAY (RFC 9113, section 6.8), the acknowledgement of the PING by which the app learns that its GOAWAY has arrived,
 /// and what follows the app's last answer.
 pub fn is_farewell(bytes: u64) -> bool {
-    const GOAWAY: u64 = HEAD + 8;
-    const PING: u64 = HEAD + 8;
     follows_the_app(bytes)
         || [
             PING + GOAWAY,
