@@ -22,7 +22,11 @@ use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::config::{ConfigErrors, Files};
+#[cfg(feature = "tools")]
+pub use events::CONTROLLER;
 pub use events::{NewEvent, Reason};
+#[cfg(feature = "tools")]
+pub use pod::OWN_CONTAINER;
 pub use pod::OwnPod;
 use pod::Pod;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::Access;
 
 /// The name of the reporting controller.
-const CONTROLLER: &str = "gracekeeper";
+pub const CONTROLLER: &str = "gracekeeper";
 
 /// What the API server takes at most: of a note in bytes, of a reporting instance's name in characters
 /// (pkg/apis/core/validation/events.go).

@@ -115,7 +115,7 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_PERIOD: i64 = 10;
 
 /// How the chart and the injection name the sidecar's container.
-const OWN_CONTAINER: &str = "gracekeeper";
+pub const OWN_CONTAINER: &str = "gracekeeper";
 
 /// Our own pod, as far as its end is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -284,12 +284,12 @@ async fn wait(
     progress: &Progress,
 ) -> anyhow::Result<Instant> {
     let deadline = Instant::now() + settings.rollout_timeout;
-    let mut told = Vec::new();
+    let mut told = 0;
     loop {
         load.check()?;
-        for line in watch.lines().into_iter().skip(told.len()) {
+        for line in watch.lines_after(told) {
             progress.say(&line);
-            told.push(line);
+            told += 1;
         }
         let state = plan.workload.state(access).await?;
         if state.is_done() && watch.all_gone() {

@@ -14,12 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::access::{Access, why};
 use super::workload::Workload;
+use crate::cluster::OWN_CONTAINER;
 
 /// The time after which a watch that broke off begins again.
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// The name of our container in a pod.
-const SIDECAR: &str = "gracekeeper";
 
 /// A pod, by this machine's clock.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +45,8 @@ impl SeenPod {
         }
         let status = pod.status.clone().unwrap_or_default();
         let (ours, apps): (Vec<ContainerStatus>, Vec<ContainerStatus>) =
-            (status.container_statuses.into_iter().flatten()).partition(|it| it.name == SIDECAR);
+            (status.container_statuses.into_iter().flatten())
+                .partition(|it| it.name == OWN_CONTAINER);
         let ended: Vec<_> = (apps.iter())
             .filter_map(|it| it.state.as_ref()?.terminated.as_ref())
             .collect();
@@ -58,7 +57,7 @@ impl SeenPod {
                 Some(codes.fold(0, |first, code| if first == 0 { code } else { first }));
         }
         let natives = status.init_container_statuses.into_iter().flatten();
-        let ours = (ours.into_iter().chain(natives)).find(|it| it.name == SIDECAR);
+        let ours = (ours.into_iter().chain(natives)).find(|it| it.name == OWN_CONTAINER);
         let words = ours.and_then(|it| it.state?.terminated?.message);
         self.last_words = words
             .map(|it| it.trim().to_owned())
@@ -133,9 +132,9 @@ impl PodWatch {
         self.old().iter().all(|pod| pod.gone.is_some())
     }
 
-    /// What has happened to pods until now.
-    pub fn lines(&self) -> Vec<String> {
-        lock(&self.parts).lines.clone()
+    /// What has happened to pods until now, without so many lines that are known.
+    pub fn lines_after(&self, known: usize) -> Vec<String> {
+        lock(&self.parts).lines[known..].to_vec()
     }
 
     /// Which pod the restart waits for, after a semicolon: a new one that is not ready, or an old one that does not go.

@@ -7,17 +7,15 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::access::Access;
+use crate::cluster::{CONTROLLER, Reason};
 
-/// The controller that our Events name.
-const CONTROLLER: &str = "gracekeeper";
-
-/// Reasons of Events that tell how a drain ended.
-const ENDED: [&str; 5] = [
-    "Drained",
-    "DrainDeadlineExceeded",
-    "DrainReleased",
-    "DrainBlind",
-    "DrainStuck",
+/// Events that tell how a drain ended.
+const ENDED: [Reason; 5] = [
+    Reason::Drained,
+    Reason::DrainDeadlineExceeded,
+    Reason::DrainReleased,
+    Reason::DrainBlind,
+    Reason::DrainStuck,
 ];
 
 /// How many are asked for at once.
@@ -60,9 +58,9 @@ fn take(event: &Event, said: &mut BTreeMap<String, Said>) {
         return;
     }
     let said = said.entry(pod).or_default();
-    if ENDED.contains(&reason.as_str()) {
+    if ENDED.iter().any(|ended| ended.name() == reason) {
         said.verdict = Some(note.clone());
-    } else if reason == "RequestsCut" {
+    } else if reason == Reason::RequestsCut.name() {
         said.cut = Some(note.clone());
     }
 }

@@ -13,12 +13,10 @@ use kube::core::Selector;
 use serde_json::{Value, json};
 
 use super::access::{Access, is_missing, why};
+use crate::cluster::OWN_CONTAINER;
 
 /// The annotation of the pod template that `kubectl rollout restart` sets.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-
-/// The name of our container in a pod.
-const SIDECAR: &str = "gracekeeper";
 
 /// A kind that can be restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +189,8 @@ impl Ending {
             .containers
             .iter()
             .chain(spec.init_containers.iter().flatten()))
-        .any(|container| container.name == SIDECAR);
-        let apps = spec.containers.iter().filter(|it| it.name != SIDECAR);
+        .any(|container| container.name == OWN_CONTAINER);
+        let apps = spec.containers.iter().filter(|it| it.name != OWN_CONTAINER);
         let hook = apps.filter_map(hook).next();
         match (has_sidecar, hook) {
             (true, Some(Ending::Sidecar | Ending::Hook)) => Ending::Sidecar,
@@ -248,8 +246,7 @@ impl Workload {
         };
         let spec = &object.data["spec"];
         can_be_restarted(reference, spec)?;
-        let generation = object.metadata.generation.unwrap_or_default();
-        let state = State::of(reference.kind, generation, &object.data);
+        let state = State::of_object(reference.kind, &object);
         if !state.is_done() {
             bail!(
                 "{reference} is not settled: {state}; wait for kubectl -n {} rollout status {reference}",
@@ -316,11 +313,7 @@ impl Workload {
     /// When the API server refuses.
     pub async fn state(&self, access: &Access) -> anyhow::Result<State> {
         match api(access, &self.reference).get(&self.reference.name).await {
-            Ok(object) => Ok(State::of(
-                self.reference.kind,
-                object.metadata.generation.unwrap_or_default(),
-                &object.data,
-            )),
+            Ok(object) => Ok(State::of_object(self.reference.kind, &object)),
             Err(e @ kube::Error::Api(_)) => {
                 Err(anyhow!("{} cannot be read: {}", self.reference, why(&e)))
             }
@@ -362,16 +355,22 @@ fn can_be_restarted(reference: &Reference, spec: &Value) -> anyhow::Result<()> {
 }
 
 impl State {
+    fn of_object(kind: Kind, object: &DynamicObject) -> Self {
+        let generation = object.metadata.generation.unwrap_or_default();
+        Self::of(kind, generation, &object.data)
+    }
+
     fn of(kind: Kind, generation: i64, object: &Value) -> Self {
         let (spec, status) = (&object["spec"], &object["status"]);
         let count = |name: &str| status[name].as_u64().unwrap_or(0);
+        let observed = status["observedGeneration"].as_i64() >= Some(generation);
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let failed = conditions
             .filter(|it| it["type"] == "Progressing" && it["reason"] == "ProgressDeadlineExceeded")
             .filter_map(|it| it["message"].as_str().map(str::to_owned))
             .next();
         Self {
-            observed: status["observedGeneration"].as_i64() >= Some(generation),
+            observed,
             wanted: spec["replicas"].as_u64().unwrap_or(1),
             all: count("replicas"),
             updated: count("updatedReplicas"),
@@ -380,7 +379,7 @@ impl State {
                 // A StatefulSet's is of old and new pods together.
                 Kind::StatefulSet => count("readyReplicas"),
             },
-            failed: failed.filter(|_| status["observedGeneration"].as_i64() >= Some(generation)),
+            failed: failed.filter(|_| observed),
         }
     }
 
