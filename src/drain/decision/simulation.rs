@@ -277,8 +277,12 @@ impl Total {
         self.lost as f64 / self.pods as f64
     }
 
+    fn seconds_per_pod(self) -> f64 {
+        self.seconds / self.pods as f64
+    }
+
     fn columns(self) -> String {
-        let seconds = self.seconds / self.pods as f64;
+        let seconds = self.seconds_per_pod();
         format!("{:.2} in {seconds:.1} s", self.lost_per_pod())
     }
 }

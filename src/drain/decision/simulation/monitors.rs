@@ -221,8 +221,7 @@ impl Row {
 
     /// How many seconds longer a drain takes than without monitors.
     fn longer(&self, with: Total) -> f64 {
-        let seconds = |total: Total| total.seconds / total.pods as f64;
-        seconds(with) - seconds(self.without)
+        with.seconds_per_pod() - self.without.seconds_per_pod()
     }
 
     /// Prints the row, and checks that it loses no more than without monitors.

@@ -97,46 +97,40 @@ fn seen_by_file(written: f64) -> f64 {
     written.ceil()
 }
 
-/// What a way loses in a row, and for how long after the oracle it goes on.
+/// What a way loses in a row, and for how many seconds after the oracle it goes on.
 #[derive(Debug, Default, Clone, Copy)]
 struct Row {
-    pods: f64,
-    lost: f64,
+    total: Total,
     /// Of the requests lost, squared: a pod's losses come together.
     squares: f64,
-    after: f64,
 }
 
 impl Row {
     fn add(&mut self, lost: usize, after: f64) {
-        self.pods += 1.0;
-        self.lost += lost as f64;
+        self.total.add(lost, after);
         self.squares += (lost as f64).powi(2);
-        self.after += after;
-    }
-
-    fn lost_per_pod(&self) -> f64 {
-        self.lost / self.pods
-    }
-
-    fn after_per_pod(&self) -> f64 {
-        self.after / self.pods
     }
 
     /// The standard error of the mean, squared.
     fn error(&self) -> f64 {
-        let mean = self.lost_per_pod();
-        (self.squares / self.pods - mean * mean).max(0.0) / self.pods
+        let (mean, pods) = (self.total.lost_per_pod(), self.total.pods as f64);
+        (self.squares / pods - mean * mean).max(0.0) / pods
     }
 
     /// It loses less than the other, beyond what is chance, and is not slower.
     fn beats(&self, other: &Row) -> bool {
         let chance = 3.0 * (self.error() + other.error()).sqrt();
-        self.lost_per_pod() + chance < other.lost_per_pod() && self.after < other.after
+        self.total.lost_per_pod() + chance < other.total.lost_per_pod()
+            && self.total.seconds < other.total.seconds
     }
 
     fn columns(&self) -> String {
-        format!("{:.2}, {:+.0} s", self.lost_per_pod(), self.after_per_pod())
+        let Self { total, .. } = self;
+        format!(
+            "{:.2}, {:+.0} s",
+            total.lost_per_pod(),
+            total.seconds_per_pod()
+        )
     }
 }
 
