@@ -1,34 +1,24 @@
 //! Have routes changed? What has arrived since the drain began, the kubelet's probes and other monitors left out.
 
-use std::collections::{HashMap, VecDeque};
+mod visitor;
+
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::monitors::{self, ANSWERED_WITHIN, Beat, Likeness, Visit};
+use super::monitors::{ANSWERED_WITHIN, Beat};
 use crate::drain::{Arriving, Monitor, NAMED, Visitors};
 use crate::inflight::sockets::{Connection, RecentlyClosed};
 use crate::traffic::Probe;
-
-/// How far the time of a visit may move before it is judged again, in seconds: reads take some time themselves.
-const MOVED: f64 = 0.05;
+use visitor::Visitor;
 
 /// The kernel's clock for sockets goes in steps of up to 4 ms, and what it says of ages is in whole milliseconds.
 const TICK: Duration = Duration::from_millis(5);
 
 /// How many addresses are remembered. A pod that more call has clients in plenty, and no monitor keeps it waiting.
 const ADDRESSES: usize = 16 * 1024;
-
-/// How many visits of an address are remembered: two monitors at once that call each second, for a minute.
-const VISITS: usize = 128;
-
-/// How long a visit is remembered: two intervals of a monitor that calls once a minute, and more.
-const REMEMBERED: f64 = 150.0;
-
-/// How many monitors may call from one address, at the kubelet's and at others. The kubelet has three kinds of probes.
-const BEATS_OF_KUBELET: usize = 3;
-const BEATS: usize = 2;
 
 /// With how many different monitors an address is compared.
 const KINDS: usize = 16;
@@ -56,33 +46,6 @@ pub struct Arrivals {
     last: Option<Instant>,
     /// When something was last taken in.
     latest: Instant,
-}
-
-/// An address that calls one of the app's ports.
-#[derive(Debug, Default)]
-struct Visitor {
-    /// In order of time.
-    visits: VecDeque<Recorded>,
-    /// The kubelet calls from here.
-    kubelet: bool,
-    /// Arrivals that are not remembered any more.
-    forgotten: u64,
-    /// There are visits that were not judged.
-    news: bool,
-    beats: Vec<Beat>,
-    /// It is like a monitor of another address, whose beat this is, and none of its visits is an arrival.
-    like: Option<(Beat, Likeness)>,
-    arrivals: u64,
-    last: Option<Instant>,
-}
-
-/// A visit that is remembered.
-#[derive(Debug, Clone, Copy)]
-struct Recorded {
-    visit: Visit,
-    /// Its connection and when it was seen; none of before the drain.
-    seen: Option<(u64, Instant)>,
-    is_arrival: bool,
 }
 
 impl Arrivals {
@@ -138,18 +101,7 @@ impl Arrivals {
     pub fn remember(&mut self, closed: &RecentlyClosed, now: Instant) {
         let at = self.seconds(now, 0) - closed.ago.as_secs_f64();
         if let Some(visitor) = self.visitor(closed.peer, closed.port) {
-            let visit = Visit { at, bytes: None };
-            let place = visitor.visits.partition_point(|of| of.visit.at <= at);
-            let recorded = Recorded {
-                visit,
-                seen: None,
-                is_arrival: false,
-            };
-            visitor.visits.insert(place, recorded);
-            if visitor.visits.len() > VISITS {
-                visitor.visits.pop_front();
-            }
-            visitor.news = true;
+            visitor.remember(at);
         }
     }
 
@@ -162,14 +114,7 @@ impl Arrivals {
             return;
         };
         visitor.kubelet = kubelet;
-        visitor.record(
-            Visit {
-                at,
-                bytes: Some(bytes),
-            },
-            seen.cookie,
-            now,
-        );
+        visitor.record(at, bytes, seen.cookie, now);
     }
 
     /// A connection that has arrived is seen again, or has closed: when its last bytes came or went is when the visit
@@ -177,18 +122,9 @@ impl Arrivals {
     pub fn goes_on(&mut self, seen: &Connection, waits: bool, now: Instant) {
         let at = self.seconds(now, seen.last_received.min(seen.last_sent));
         let waited = f64::from(seen.last_received) / 1000.0;
-        let Some(visitor) = self.visitors.get_mut(&key(seen.peer, seen.port)) else {
-            return;
-        };
-        let of_it = |of: &&mut Recorded| of.seen.is_some_and(|(cookie, _)| cookie == seen.cookie);
-        if let Some(recorded) = visitor.visits.iter_mut().rev().find(of_it) {
-            if waits && waited > ANSWERED_WITHIN {
-                recorded.visit.bytes = Some(u64::MAX);
-                visitor.news = true;
-            } else if (recorded.visit.at - at).abs() > MOVED {
-                recorded.visit.at = at;
-                visitor.news = true;
-            }
+        let takes_long = waits && waited > ANSWERED_WITHIN;
+        if let Some(visitor) = self.visitors.get_mut(&key(seen.peer, seen.port)) {
+            visitor.goes_on(seen.cookie, at, takes_long);
         }
     }
 
@@ -210,7 +146,7 @@ impl Arrivals {
         let elapsed = self.seconds(now, 0);
         for ((_, port), visitor) in &mut self.visitors {
             let probes = (self.probes.as_deref()).filter(|_| visitor.kubelet);
-            if visitor.news || probes.is_some() {
+            if visitor.has_news() || probes.is_some() {
                 let probes = probes.map(|probes| probes.iter().filter(|of| of.port == *port));
                 visitor.judge(probes.map(Iterator::collect), elapsed);
             }
@@ -236,16 +172,8 @@ impl Arrivals {
         }
         let mut of_same_size = 0;
         for (&(_, port), visitor) in &mut self.visitors {
-            visitor.like = None;
-            if !visitor.kubelet && visitor.beats.is_empty() && visitor.forgotten == 0 {
-                let visits = visitor.visits.iter().map(|of| of.visit);
-                let of_port = known.iter().filter(|(of, _)| *of == port);
-                visitor.like = of_port
-                    .filter_map(|(_, beat)| {
-                        Some((*beat, monitors::likeness(visits.clone(), beat)?))
-                    })
-                    .min_by_key(|(_, likeness)| *likeness == Likeness::Size);
-            }
+            let of_port = known.iter().filter(|(of, _)| *of == port);
+            visitor.compare(of_port.map(|(_, beat)| beat));
             of_same_size += usize::from(visitor.is_of_same_size());
         }
         if of_same_size > OF_SAME_SIZE {
@@ -311,76 +239,6 @@ impl Arrivals {
 
 fn key(peer: SocketAddr, port: u16) -> (IpAddr, u16) {
     (peer.ip(), port)
-}
-
-impl Visitor {
-    /// It is taken for a monitor because of the size of its requests alone.
-    fn is_of_same_size(&self) -> bool {
-        matches!(self.like, Some((_, Likeness::Size)))
-    }
-
-    fn record(&mut self, visit: Visit, cookie: u64, now: Instant) {
-        if self.visits.len() >= VISITS
-            && let Some(oldest) = self.visits.pop_front()
-        {
-            self.forgotten += u64::from(oldest.is_arrival);
-        }
-        self.visits.push_back(Recorded {
-            visit,
-            seen: Some((cookie, now)),
-            is_arrival: true,
-        });
-        self.news = true;
-    }
-
-    /// Judges all visits again, in the drain's second `elapsed`. `probes` are the kubelet's, where they are known and it
-    /// calls from here.
-    fn judge(&mut self, probes: Option<Vec<&Probe>>, elapsed: f64) {
-        self.news = false;
-        while let Some(oldest) = self.visits.front()
-            && oldest.visit.at < elapsed - REMEMBERED
-        {
-            self.forgotten += u64::from(oldest.is_arrival);
-            self.visits.pop_front();
-        }
-        let visits = self.visits.make_contiguous();
-        visits.sort_by(|a, b| a.visit.at.total_cmp(&b.visit.at));
-        let at_most = match &probes {
-            Some(probes) => probes.len() + BEATS,
-            None if self.kubelet => BEATS_OF_KUBELET,
-            None => BEATS,
-        };
-        let plain: Vec<Visit> = visits.iter().map(|of| of.visit).collect();
-        let findings = monitors::find(&plain, at_most);
-        let mut allowed = allowed(probes.unwrap_or_default(), &findings.beats, elapsed);
-        (self.arrivals, self.last) = (self.forgotten, None);
-        for (recorded, is_monitor) in visits.iter_mut().zip(findings.is_monitor) {
-            recorded.is_arrival = false;
-            let Some((_, seen)) = recorded.seen.filter(|_| !is_monitor) else {
-                continue;
-            };
-            if allowed > 0 {
-                allowed -= 1;
-                continue;
-            }
-            recorded.is_arrival = true;
-            self.arrivals += 1;
-            self.last = self.last.max(Some(seen));
-        }
-        self.beats = findings.beats;
-    }
-}
-
-/// How many visits by `elapsed` are those of probes whose beat has not shown itself.
-fn allowed(mut probes: Vec<&Probe>, beats: &[Beat], elapsed: f64) -> u64 {
-    for beat in beats {
-        let is_its = |probe: &&Probe| (probe.every.as_secs_f64() - beat.every).abs() < 0.5;
-        if let Some(place) = probes.iter().position(is_its) {
-            probes.swap_remove(place);
-        }
-    }
-    let times = |probe: &&Probe| (elapsed / probe.every.as_secs_f64().max(1.0)) as u64 + 1;
-    probes.iter().map(times).sum()
 }
 
 #[cfg(test)]
