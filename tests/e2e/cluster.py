@@ -183,6 +183,27 @@ class Namespace:
         """Waits until all of it is there and ready."""
         self.kubectl("rollout", "status", what, "--timeout=180s", timeout=200)
 
+    def run(self, name, container, app="helper"):
+        """Makes a pod of one container that runs once, until its work is done or the namespace goes."""
+        self.apply({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": app}},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container],
+            },
+        })
+
+    def scaled_to_zero(self, what="deployment/shop"):
+        """Lets all of its pods go, and returns them once they are gone."""
+        old = self.pods.there()
+        self.kubectl("scale", what, "--replicas=0")
+        self.pods.all_gone(old)
+        return old
+
     def restarted(self, what="deployment/shop"):
         """Restarts all of its pods, a few at a time, and returns those that are gone by then."""
         old = self.pods.there()

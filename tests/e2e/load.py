@@ -15,23 +15,13 @@ class Load:
         self.name = name
         address = namespace.get("service", service)["spec"]["clusterIP"]
         address = f"[{address}]" if ":" in address else address
-        namespace.apply({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": "load"}},
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "load",
-                    "image": namespace.images["shop"],
-                    "imagePullPolicy": "IfNotPresent",
-                    "args": ["load", f"{address}:80", *flags],
-                    "securityContext": SECURITY,
-                }],
-            },
-        })
+        namespace.run(name, {
+            "name": "load",
+            "image": namespace.images["shop"],
+            "imagePullPolicy": "IfNotPresent",
+            "args": ["load", f"{address}:80", *flags],
+            "securityContext": SECURITY,
+        }, app="load")
         self.answered(at_least=100)
 
     def ask(self, method, path):

@@ -41,22 +41,12 @@ http {
 
 def helper(ns, name, *args, image=None):
     """A pod of the shop's image, or of that one, that runs until the namespace goes or its work is done."""
-    ns.apply({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "helper"}},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{
-                "name": "helper",
-                "image": image or ns.images["shop"],
-                "imagePullPolicy": "IfNotPresent",
-                "args": list(args),
-                "securityContext": shop.SECURITY,
-            }],
-        },
+    ns.run(name, {
+        "name": "helper",
+        "image": image or ns.images["shop"],
+        "imagePullPolicy": "IfNotPresent",
+        "args": list(args),
+        "securityContext": shop.SECURITY,
     })
     wait_for(f"pod {name} to run", lambda: ns.get("pod", name)["status"].get("phase") in ("Running", "Succeeded"))
 
@@ -87,10 +77,7 @@ def idle_with_monitors(cluster, result):
         spec = shop.stopped_by(ns.images, "gracekeeper, port")
         shop.opened(ns, shop.workload("Deployment", spec, replicas=2))
         monitored(ns)
-        pods = ns.pods.there()
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
-        result.pods, result.events = pods, ns.events()
+        result.pods, result.events = ns.scaled_to_zero(), ns.events()
         gone_in_time(result, MONITORED + KUBELET)
 
 
@@ -152,10 +139,7 @@ def idle_websockets(cluster, result):
         for n, pod in enumerate(ns.pods.there()):
             helper(ns, f"idle-{n}", "idle", address(pod))
         time.sleep(12)
-        pods = ns.pods.there()
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
-        result.pods, result.events = pods, ns.events()
+        result.pods, result.events = ns.scaled_to_zero(), ns.events()
         gone_in_time(result, 5 + 3 + KUBELET)
 
 
@@ -196,10 +180,7 @@ def idle_libraries(cluster, result):
         node_image, spec = real_libraries(ns.images)
         shop.opened(ns, shop.workload("Deployment", spec, replicas=2))
         visited(ns, node_image)
-        pods = ns.pods.there()
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
-        result.pods, result.events = pods, ns.events()
+        result.pods, result.events = ns.scaled_to_zero(), ns.events()
         gone_in_time(result, 5 + 3 + KUBELET)
 
 
@@ -209,12 +190,10 @@ def slow_libraries(cluster, result):
         node_image, spec = real_libraries(ns.images)
         shop.opened(ns, shop.workload("Deployment", spec, replicas=1))
         visited(ns, node_image)
-        pods = ns.pods.there()
-        helper(ns, "ask", "/idle.js", "ask", pods[0].object["status"]["podIP"], "12", image=node_image)
+        pod, = ns.pods.there()
+        helper(ns, "ask", "/idle.js", "ask", pod.object["status"]["podIP"], "12", image=node_image)
         wait_for("the slow work to begin", lambda: "asked" in ns.kubectl("logs", "ask"))
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
-        result.pods, result.events = pods, ns.events()
+        result.pods, result.events = ns.scaled_to_zero(), ns.events()
         wait_for("the answers", lambda: ns.get("pod", "ask")["status"].get("phase") in ("Succeeded", "Failed"))
         said = ns.kubectl("logs", "ask")
         assert "answers: done,done" in said, said

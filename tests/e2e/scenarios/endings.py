@@ -82,12 +82,10 @@ def scale_to_zero(cluster, result):
     with cluster.namespace("zero", result) as ns:
         open_shop(ns)
         load = Load(ns)
-        pods = ns.pods.there()
         load.close()
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
+        result.pods = ns.scaled_to_zero()
         result.outcomes.append(load.outcome())
-        result.pods, result.events = pods, ns.events()
+        result.events = ns.events()
         assert result.failed == 0, str(result.outcomes[0])
 
 
@@ -95,10 +93,7 @@ def scale_to_zero(cluster, result):
 def idle(cluster, result):
     with cluster.namespace("idle", result) as ns:
         open_shop(ns)
-        pods = ns.pods.there()
-        ns.kubectl("scale", "deployment/shop", "--replicas=0")
-        ns.pods.all_gone(pods)
-        result.pods, result.events = pods, ns.events()
+        result.pods, result.events = ns.scaled_to_zero(), ns.events()
         assert result.verdicts() == "3 drained", result.verdicts()
         assert result.gone_after()[-1] < 15, result.gone_after()
         wait_for("every pod's Events", lambda: len(ns.events("Drained")) == 3, 20)

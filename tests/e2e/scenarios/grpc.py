@@ -98,14 +98,7 @@ class Client:
         self.ns, self.name = ns, name
         address = ns.get("service", "shop")["spec"]["clusterIP"]
         address = f"[{address}]" if ":" in address else address
-        one = container("client", made, f"{address}:80")
-        ns.apply({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": "load"}},
-            "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [one],
-                     "terminationGracePeriodSeconds": 1},
-        })
+        ns.run(name, container("client", made, f"{address}:80"), app="load")
         wait_for(f"200 calls of {name} to be answered", lambda: int(self.ask("") or 0) >= 200, 240)
 
     def ask(self, path):
