@@ -203,6 +203,16 @@ pub enum Error {
     Wrong(&'static str),
 }
 
+impl Error {
+    /// Whether the same call may succeed some seconds later. A permission that is missing stays so, and so does what is wrong.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Timeout | Error::Refused(_) | Error::Unreachable(_) => true,
+            Error::Forbidden(_) | Error::Wrong(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

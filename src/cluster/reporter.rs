@@ -1,8 +1,8 @@
 //! Asks the Kubernetes API about our own pod for the drain, and writes Events about what happens.
 //!
 //! One task does both, in order, and nothing waits for it: it gets messages, and gives [`drain::PodFacts`]. Per drain it
-//! asks for the own pod once and writes three Events at most. Thousands of pods may end at once, so what is not urgent is
-//! spread over a few seconds.
+//! asks for the own pod once, or a few times where that fails, and writes three Events at most. Thousands of pods may end
+//! at once, so what is not urgent is spread over a few seconds.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::cluster::{Cluster, Error, NewEvent, OwnPod, Reason};
-use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Verdict};
+use crate::drain::{self, Drain, EndpointsLeft, Event, Handle, Outcome, Trigger, Verdict};
 use crate::report::{self, Aftermath, NOT_GRACEFUL};
 use crate::traffic::{Traffic, until};
 
@@ -26,6 +26,15 @@ use crate::traffic::{Traffic, until};
 const ASK_AFTER: Duration = Duration::from_millis(200);
 /// And how far that is spread.
 const ASK_SPREAD: Duration = Duration::from_millis(300);
+
+/// How long after a failure it is asked for again, and each time twice as long after the one before. A drain lasts for
+/// seconds more, in which the pod's object still tells much: the probes, the real deadline. Of ten thousand pods that a
+/// busy API server has turned away, a tenth ask in the same second.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// And how far each of these waits is spread, as a part of it.
+const AGAIN_SPREAD: f64 = 1.0;
+/// How often, after the first time.
+const AGAIN_AT_MOST: u32 = 3;
 
 /// How far the Events of drains that start at once are spread. The ends of drains are spread by themselves.
 const START_SPREAD: Duration = Duration::from_secs(3);
@@ -92,7 +101,7 @@ impl Reporter {
 
     /// Asks and writes until all senders are gone.
     pub async fn run(mut self) {
-        let mut asking = JoinSet::new();
+        let mut asking: JoinSet<Result<(), (Question, Error)>> = JoinSet::new();
         let mut later: Option<Later> = None;
         let mut unreadable = false;
         loop {
@@ -100,8 +109,11 @@ impl Reporter {
                 biased;
                 occurrence = self.occurrences.recv() => occurrence,
                 Some(asked) = asking.join_next() => {
-                    if let Ok(Err(e)) = asked {
+                    if let Ok(Err((question, e))) = asked {
                         self.log_failure("the pod", &e);
+                        if let Some(again) = question.again(&e) {
+                            asking.spawn(again.ask());
+                        }
                     }
                     continue;
                 }
@@ -125,14 +137,12 @@ impl Reporter {
                     let due = Instant::now() + spread(&cluster, START_SPREAD);
                     let event = started(drain);
                     later = Some(Later { due, event });
+                    if drain.trigger == Trigger::Manual {
+                        asking.spawn(self.question(cluster, None).ask());
+                    }
                 }
                 Some(Occurrence::Event(Event::Stopping(drain))) => {
-                    asking.spawn(ask(
-                        cluster,
-                        self.drain.clone(),
-                        self.traffic.clone(),
-                        drain,
-                    ));
+                    asking.spawn(self.question(cluster, Some(drain)).ask());
                 }
                 Some(Occurrence::Event(
                     Event::DeadlineChanged(_) | Event::AppEnded(..) | Event::Serving,
@@ -176,6 +186,17 @@ impl Reporter {
         }
     }
 
+    fn question(&self, cluster: Cluster, stopping: Option<Drain>) -> Question {
+        Question {
+            cluster,
+            drain: self.drain.clone(),
+            traffic: self.traffic.clone(),
+            stopping,
+            since: Instant::now(),
+            failures: 0,
+        }
+    }
+
     async fn write_late(&mut self, later: &mut Option<Later>) {
         if let Some(later) = later.take() {
             self.write(&later.event).await;
@@ -206,30 +227,63 @@ fn spread(cluster: &Cluster, over: Duration) -> Duration {
     over.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
 }
 
-/// Asks for the own pod, and gives the drain and the watch on traffic the facts.
-async fn ask(
+/// The question what the own pod's object says, for one drain.
+struct Question {
     cluster: Cluster,
     drain: Handle,
     traffic: Option<Traffic>,
-    of: Drain,
-) -> Result<(), Error> {
-    let since = Instant::now();
-    sleep(ASK_AFTER + spread(&cluster, ASK_SPREAD)).await;
-    let going = drain.state().going;
-    let pod = cluster.own_pod().await?;
-    if let Some(traffic) = traffic {
-        traffic.set_probes(pod.probes.during(going || pod.deletion.is_some()));
+    /// The drain of an app that has to stop, which the pod's object may give another deadline; none for a drain by hand,
+    /// for which the probes alone matter.
+    stopping: Option<Drain>,
+    /// When the drain's first sign came.
+    since: Instant,
+    /// How often it was asked in vain.
+    failures: u32,
+}
+
+impl Question {
+    /// Waits until it is time, asks, and gives the drain and the watch on traffic the facts.
+    async fn ask(self) -> Result<(), (Self, Error)> {
+        sleep(self.wait()).await;
+        let going = self.drain.state().going;
+        let pod = match self.cluster.own_pod().await {
+            Ok(pod) => pod,
+            Err(e) => return Err((self, e)),
+        };
+        if let Some(traffic) = &self.traffic {
+            traffic.set_probes(pod.probes.during(going || pod.deletion.is_some()));
+        }
+        let Some(stopping) = self.stopping else {
+            return Ok(());
+        };
+        let facts = pod_facts(pod, going, clock::now(), self.since.elapsed());
+        let granted_seconds = facts.granted.map(|granted| granted.as_secs_f64());
+        info!(
+            reason = facts.reason.as_deref(),
+            going = facts.going,
+            granted_seconds,
+            "the pod, as Kubernetes knows it"
+        );
+        self.drain.pod_facts(stopping.began, facts).await;
+        Ok(())
     }
-    let facts = pod_facts(pod, going, clock::now(), since.elapsed());
-    let granted_seconds = facts.granted.map(|granted| granted.as_secs_f64());
-    info!(
-        reason = facts.reason.as_deref(),
-        going = facts.going,
-        granted_seconds,
-        "the pod, as Kubernetes knows it"
-    );
-    drain.pod_facts(of.began, facts).await;
-    Ok(())
+
+    /// The same once more, after this failure; nothing where it would fail again, or was asked often enough.
+    fn again(self, e: &Error) -> Option<Self> {
+        let failures = self.failures + 1;
+        (e.may_pass() && failures <= AGAIN_AT_MOST).then_some(Self { failures, ..self })
+    }
+
+    /// How long to wait before it is asked.
+    fn wait(&self) -> Duration {
+        match self.failures.checked_sub(1) {
+            None => ASK_AFTER + spread(&self.cluster, ASK_SPREAD),
+            Some(before) => {
+                let least = ASK_AGAIN * 2_u32.pow(before);
+                least + spread(&self.cluster, least.mul_f64(AGAIN_SPREAD))
+            }
+        }
+    }
 }
 
 /// What the pod's object means to a drain whose first sign was `passed` ago; `going` is what was known before.

@@ -198,6 +198,42 @@ fn nothing_is_asked_while_serving_and_one_get_and_two_events_when_a_pod_goes() {
 }
 
 #[test]
+fn a_busy_api_server_is_asked_again_and_the_real_deadline_holds_from_then_on() {
+    let Some(api) = Api::start(&evicted(20)) else {
+        return println!("{NO_OPENSSL}");
+    };
+    api.does("busy");
+    let (_app, base) = shop(0);
+    let sidecar = api.sidecar(&[&shop_source(&base), "--min-wait=1s"]);
+    sidecar.wait_for_sources();
+    let gate = Gate::new();
+    let work = gate.enter(&base, "work");
+    let hooks = [sidecar.hook("/prestop/app"), sidecar.hook("/prestop/self")];
+    wait_for("the first answer", || {
+        (sidecar.said("knows nothing of the pod").len() == 1).then_some(())
+    });
+    assert_eq!(
+        sidecar.status()["going"],
+        true,
+        "both hooks: nothing from the API"
+    );
+    api.does("ok");
+    // 20 s were granted, and not the 30 s that the flag has.
+    wait_for("the pod's object", || {
+        (sidecar.said("the pod, as Kubernetes knows it").len() == 1).then_some(())
+    });
+    gate.open("work");
+    assert_eq!(work.join().unwrap().unwrap().status, 200);
+    for hook in hooks {
+        let verdict = hook.join().unwrap().unwrap().json();
+        assert_eq!(verdict["deadlineSeconds"], 15, "{verdict}");
+        assert_eq!(verdict["reason"], "EvictionByEvictionAPI", "{verdict}");
+    }
+    let gets = api.requests().into_iter().filter(|r| r["method"] == "GET");
+    assert!(gets.count() >= 2);
+}
+
+#[test]
 fn an_api_server_that_fails_in_whatever_way_changes_no_drain_and_is_told_of_once() {
     let Some(mut api) = Api::start(&pod()) else {
         return println!("{NO_OPENSSL}");
@@ -277,6 +313,33 @@ fn a_sidecar_restarted_in_a_drain_learns_that_its_pod_is_going() {
 }
 
 #[test]
+fn a_drain_by_hand_asks_for_the_probes_and_keeps_its_deadline() {
+    let Some(api) = Api::start(&evicted(12)) else {
+        return println!("{NO_OPENSSL}");
+    };
+    let (_app, base) = shop(0);
+    let sidecar = api.sidecar(&[&shop_source(&base), "--min-wait=0s"]);
+    sidecar.wait_for_sources();
+    let gate = Gate::new();
+    let work = gate.enter(&base, "work");
+    assert_eq!(
+        ask("POST", &sidecar.url("/drain"), &[]).unwrap().status,
+        202
+    );
+    let gets = || api.requests().into_iter().filter(|r| r["method"] == "GET");
+    wait_for("the question", || (gets().count() == 1).then_some(()));
+    gate.open("work");
+    assert_eq!(work.join().unwrap().unwrap().status, 200);
+    let verdict = wait_for("the verdict", || {
+        let verdict = sidecar.status()["verdict"].clone();
+        (!verdict.is_null()).then_some(verdict)
+    });
+    assert_eq!(verdict["deadlineSeconds"], 25, "{verdict}");
+    assert_eq!(verdict["going"], false, "{verdict}");
+    assert_eq!(gets().count(), 1);
+}
+
+#[test]
 fn a_token_that_is_rotated_on_disk_is_the_one_that_is_used() {
     let Some(api) = Api::start(&pod()) else {
         return println!("{NO_OPENSSL}");
@@ -301,11 +364,6 @@ fn a_token_that_is_rotated_on_disk_is_the_one_that_is_used() {
         api.wait_for_events(&expected);
     }
     assert!(sidecar.said("knows nothing").is_empty());
-    let gets = api
-        .requests()
-        .into_iter()
-        .filter(|request| request["method"] == "GET");
-    assert_eq!(gets.count(), 0, "a drain by hand has nothing to ask");
 }
 
 #[test]

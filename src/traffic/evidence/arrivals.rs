@@ -380,6 +380,28 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_is_late_is_one_of_those_that_the_kubelet_is_allowed() {
+        let mut evidence = evidence();
+        let began = evidence.began();
+        evidence.set_probes(vec![Probe {
+            port: 8000,
+            every: 1000 * MS,
+        }]);
+        // Steady at first, so that the beat is known; then the machine is short of CPU.
+        let at = [
+            0, 1000, 2000, 3000, 4000, 5000, 6700, 7000, 8600, 9000, 10_600,
+        ];
+        for (n, at) in at.into_iter().enumerate() {
+            evidence.closed(&probe(n as u64), true, began + at * MS);
+            assert_eq!(evidence.arrivals(), 0, "at {at} ms");
+        }
+        // One more than a probe each second can have been.
+        evidence.closed(&probe(90), true, began + 10_700 * MS);
+        evidence.closed(&probe(91), true, began + 10_800 * MS);
+        assert!(evidence.arrivals() > 0);
+    }
+
+    #[test]
     fn a_monitor_that_the_kernel_remembers_does_not_arrive() {
         for (ago, arrivals) in [([12_000, 7000, 2000], 0), ([12_000, 8500, 2000], 3)] {
             let mut evidence = evidence();

@@ -29,6 +29,8 @@ pub struct Visitor {
     pub kubelet: bool,
     /// Arrivals that are not remembered any more.
     forgotten: u64,
+    /// When the last visit of this drain was that is not remembered any more, in seconds since the drain began.
+    forgotten_until: f64,
     /// There are visits that were not judged.
     news: bool,
     /// The beats that it keeps.
@@ -79,10 +81,8 @@ impl Visitor {
 
     /// A request of so many bytes has come.
     pub fn record(&mut self, at: f64, bytes: u64, cookie: u64, now: Instant) {
-        if self.visits.len() >= VISITS
-            && let Some(oldest) = self.visits.pop_front()
-        {
-            self.forgotten += u64::from(oldest.is_arrival);
+        if self.visits.len() >= VISITS {
+            self.forget_oldest();
         }
         self.visits.push_back(Recorded {
             visit: Visit {
@@ -93,6 +93,13 @@ impl Visitor {
             is_arrival: true,
         });
         self.news = true;
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.visits.pop_front() {
+            self.forgotten += u64::from(oldest.is_arrival);
+            self.forgotten_until = self.forgotten_until.max(oldest.visit.at);
+        }
     }
 
     /// The visit of this connection goes on, and takes longer than a monitor's if it `takes_long`.
@@ -127,8 +134,7 @@ impl Visitor {
         while let Some(oldest) = self.visits.front()
             && oldest.visit.at < elapsed - REMEMBERED
         {
-            self.forgotten += u64::from(oldest.is_arrival);
-            self.visits.pop_front();
+            self.forget_oldest();
         }
         let visits = self.visits.make_contiguous();
         visits.sort_by(|a, b| a.visit.at.total_cmp(&b.visit.at));
@@ -139,11 +145,16 @@ impl Visitor {
         };
         let plain: Vec<Visit> = visits.iter().map(|of| of.visit).collect();
         let findings = monitors::find(&plain, at_most);
-        let mut allowed = allowed(probes.unwrap_or_default(), &findings.beats, elapsed);
+        let mut allowed = probes.map_or(0, |probes| {
+            let seconds = elapsed - self.forgotten_until;
+            let of_drain = visits.iter().zip(&findings.beat_of);
+            let on_beat = of_drain.filter_map(|(of, beat)| beat.filter(|_| of.seen.is_some()));
+            allowed(&probes, &findings.beats, on_beat, seconds)
+        });
         (self.arrivals, self.last) = (self.forgotten, None);
-        for (recorded, is_monitor) in visits.iter_mut().zip(findings.is_monitor) {
+        for (recorded, beat) in visits.iter_mut().zip(findings.beat_of) {
             recorded.is_arrival = false;
-            let Some((_, seen)) = recorded.seen.filter(|_| !is_monitor) else {
+            let Some((_, seen)) = recorded.seen.filter(|_| beat.is_none()) else {
                 continue;
             };
             if allowed > 0 {
@@ -158,14 +169,26 @@ impl Visitor {
     }
 }
 
-/// How many visits by `elapsed` are those of probes whose beat has not shown itself.
-fn allowed(mut probes: Vec<&Probe>, beats: &[Beat], elapsed: f64) -> u64 {
-    for beat in beats {
-        let is_its = |probe: &&Probe| (probe.every.as_secs_f64() - beat.every).abs() < 0.5;
-        if let Some(place) = probes.iter().position(is_its) {
-            probes.swap_remove(place);
-        }
+/// How many visits of so many seconds may be those of probes, beside those that follow a probe's beat: `on_beat` has for
+/// each visit that follows one which it is.
+///
+/// A probe that is late, on a machine that is short of CPU, takes nothing from the others of its beat: what counts
+/// is how many there can be in all.
+fn allowed(
+    probes: &[&Probe],
+    beats: &[Beat],
+    on_beat: impl Iterator<Item = usize>,
+    seconds: f64,
+) -> usize {
+    let mut unmatched: Vec<f64> = (probes.iter())
+        .map(|probe| probe.every.as_secs_f64())
+        .collect();
+    let mut is_probe = vec![false; beats.len()];
+    for (beat, is_probe) in beats.iter().zip(&mut is_probe) {
+        let its = (unmatched.iter()).position(|every| (every - beat.every).abs() < 0.5);
+        *is_probe = its.map(|place| unmatched.swap_remove(place)).is_some();
     }
-    let times = |probe: &&Probe| (elapsed / probe.every.as_secs_f64().max(1.0)) as u64 + 1;
-    probes.iter().map(times).sum()
+    let times = |probe: &&Probe| (seconds / probe.every.as_secs_f64().max(1.0)) as usize + 1;
+    let all: usize = probes.iter().map(times).sum();
+    all.saturating_sub(on_beat.filter(|&beat| is_probe[beat]).count())
 }
