@@ -212,11 +212,6 @@ fn a_busy_api_server_is_asked_again_and_the_real_deadline_holds_from_then_on() {
     wait_for("the first answer", || {
         (sidecar.said("knows nothing of the pod").len() == 1).then_some(())
     });
-    assert_eq!(
-        sidecar.status()["going"],
-        true,
-        "both hooks: nothing from the API"
-    );
     api.does("ok");
     // 20 s were granted, and not the 30 s that the flag has.
     wait_for("the pod's object", || {
