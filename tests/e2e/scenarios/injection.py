@@ -219,6 +219,20 @@ def stateful_set(cluster, result):
     restarted(cluster, result, "sidecar", stateful, name="stateful")
 
 
+def daemon(images):
+    """On a node the new pod is there before the old one goes: else a cluster of one node has a moment without any."""
+    item = plain(images) | {"kind": "DaemonSet"}
+    del item["spec"]["replicas"]
+    item["spec"]["updateStrategy"] = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return item
+
+
+@scenario("injection: a DaemonSet is restarted under load, in both modes")
+def daemon_set(cluster, result):
+    for mode in ("sidecar", "hook"):
+        restarted(cluster, result, mode, daemon, name="daemon")
+
+
 @scenario("injection: a CronJob's pods get a sidecar that holds none of them up, in both modes")
 def cron_job(cluster, result):
     for mode in ("sidecar", "hook"):
