@@ -78,6 +78,8 @@ pub struct TrafficSnapshot {
     pub arrivals: u64,
     /// When the last of them was seen.
     pub last_arrival: Option<Instant>,
+    /// A client has made a request since the drain began on a connection that it kept from before.
+    pub kept_in_use: bool,
     /// Connections that brought something and never got an answer.
     pub unanswered: u64,
     /// Connections whose client waits for an answer.

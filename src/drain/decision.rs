@@ -209,15 +209,21 @@ impl Facts {
         }
     }
 
-    /// A search for the best moment. Where requests are still counted, on connections from before the drain, these may be
-    /// a proxy's whose routes have not changed yet: it gets all the time there is.
+    /// A search for the best moment. It gets all the time there is where requests still come on connections from before the
+    /// drain: those that are counted may be a proxy's whose routes have not changed yet; and where no new connection has
+    /// come at all, clients that keep theirs open one so seldom that its absence says little about routes.
     fn search_between(&self, policy: &Policy, from: Instant, ends: Instant) -> BestMoment {
-        match self.counted_routes(policy) {
-            Some(CountedRoutes::LeadHere) => {
+        let is_late = match self.counted_routes(policy) {
+            Some(CountedRoutes::LeadHere) => true,
+            Some(CountedRoutes::Changed(_)) => false,
+            None => (self.snapshot()).is_some_and(|seen| seen.kept_in_use && seen.arrivals == 0),
+        };
+        match is_late {
+            true => {
                 let last_part = ends.checked_sub(policy.max_quiet / moment::WATCH);
                 BestMoment::late(last_part.map_or(from, |at| at.max(from)), ends)
             }
-            _ => BestMoment::within(from, ends.saturating_duration_since(from)),
+            false => BestMoment::within(from, ends.saturating_duration_since(from)),
         }
     }
 

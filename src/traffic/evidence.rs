@@ -42,6 +42,8 @@ pub struct Evidence {
     known: HashMap<u64, LastSeen>,
     snapshot: TrafficSnapshot,
     arrivals: Arrivals,
+    /// A client has made a request since the drain began on a connection that it kept from before.
+    kept_in_use: bool,
     /// None before routes have changed.
     remaining: Option<Remaining>,
     cut: Cut,
@@ -120,6 +122,7 @@ impl Evidence {
             known: HashMap::new(),
             snapshot: TrafficSnapshot::default(),
             arrivals: Arrivals::new(began),
+            kept_in_use: false,
             remaining: None,
         }
     }
@@ -176,7 +179,9 @@ impl Evidence {
         let open = !seen.state.app_closed();
         let waits = seen.waits(self.settings.max_quiet);
         if let Some(known) = self.known.get_mut(&seen.cookie) {
-            let request = known.request(seen).filter(|_| from_proxy);
+            let request = known.request(seen);
+            self.kept_in_use |= request.is_some() && !known.arrived;
+            let request = request.filter(|_| from_proxy);
             if open {
                 *known = LastSeen {
                     quick: known.quick || now_seen.quick,
@@ -220,6 +225,7 @@ impl Evidence {
         TrafficSnapshot {
             arrivals: self.arrivals.count(),
             last_arrival: self.arrivals.last(),
+            kept_in_use: self.kept_in_use,
             listens,
             remaining: self.remaining.as_mut().map(Remaining::end_read),
             ..self.snapshot.clone()
@@ -234,11 +240,15 @@ impl Evidence {
             None if closed.brought() > 0 && self.arrivals.is_new(closed, now) => {
                 self.arrivals.add(closed, closed.brought(), kubelet, now);
             }
-            Some(last) => match last.request(closed).filter(|_| from_proxy) {
-                Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
-                None if last.arrived => self.arrivals.goes_on(closed, false, now),
-                None => {}
-            },
+            Some(last) => {
+                let request = last.request(closed);
+                self.kept_in_use |= request.is_some() && !last.arrived;
+                match request.filter(|_| from_proxy) {
+                    Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
+                    None if last.arrived => self.arrivals.goes_on(closed, false, now),
+                    None => {}
+                }
+            }
             None => {}
         }
         let probe = self.is_probe(kubelet, now);

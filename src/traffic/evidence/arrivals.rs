@@ -490,6 +490,7 @@ mod tests {
             };
             evidence.existed_before(&kept);
             evidence.sees_open(&kept, false, began + 1000 * MS);
+            assert!(!evidence.snapshot(true, began + 1000 * MS).kept_in_use);
             for (at, came, went) in [(2000, 150, 300), (2500, 17, 17), (3700, 90, 80)] {
                 kept.received += came;
                 kept.acknowledged += went;
@@ -498,6 +499,7 @@ mod tests {
                 evidence.sees_open(&kept, false, began + at * MS);
             }
             assert_eq!(evidence.arrivals(), arrivals, "a ping is no request");
+            assert!(evidence.snapshot(true, began + 4000 * MS).kept_in_use);
         }
     }
 

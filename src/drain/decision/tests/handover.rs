@@ -58,6 +58,24 @@ async fn kept_connections_are_a_reason_to_wait_for_a_good_moment_and_no_longer_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_clients_use_kept_connections_alone_no_new_one_says_little_about_routes() {
+    for (kept_in_use, arrivals, took) in [(true, 0, 7.5), (true, 1, 5.0), (false, 0, 5.0)] {
+        let watched = WatchedPod::with(graceful(), BUSY);
+        watched.change(|snapshot| {
+            snapshot.kept_in_use = kept_in_use;
+            (snapshot.open, snapshot.waiting) = (3, 3);
+        });
+        let verdict = watched.pod.handle.drain(Trigger::AppHook).await;
+        for _ in 0..arrivals {
+            watched.arrive();
+        }
+        let verdict = verdict.await.unwrap();
+        assert_eq!(verdict.outcome, Outcome::HandedOver);
+        assert!(about(verdict.took, took), "{verdict:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_on_kept_connections_hold_it_until_max_quiet_after_the_last_new_connection() {
     let watched = WatchedPod::counting(graceful(), BUSY);
     watched.change(|snapshot| (snapshot.open, snapshot.waiting) = (3, 3));
