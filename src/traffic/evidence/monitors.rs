@@ -26,14 +26,20 @@ const KIND_TOLERANCE: f64 = 0.1;
 /// How many visits make a beat where the address calls with other requests too, which follow none.
 const FEWEST_AMONG_OTHERS: usize = 4;
 
-/// How many visits make a beat where each interval has one, wherever in it, and how many of the intervals may have none or
-/// two: one in seven.
+/// How many visits make a beat where most intervals have one, wherever in it.
 ///
-/// On a machine that is short of CPU a probe each second is late by half a second, and the next one is not. Of clients that
-/// call by chance, as often as this, 15 intervals have one visit each with probability `exp(-15)`, and with two that have
-/// none or two below 1 in 10,000.
+/// On a machine that is short of CPU a probe each second is late by half a second, and the next one is not; or one is left
+/// out. Of clients that call by chance, at most `1/e` of the intervals have one visit each; a beat is what has four
+/// standard deviations more: 13 of 15, 16 of 20, 33 of 50.
 const FEWEST_IN_TURN: usize = 15;
-const OFF_TURN: usize = 7;
+
+/// How many of so many intervals may have none or several visits.
+fn off_turn(intervals: usize) -> usize {
+    let n = intervals as f64;
+    let by_chance = (-1.0_f64).exp();
+    let deviation = (n * by_chance * (1.0 - by_chance)).sqrt();
+    (n - n * by_chance - 4.0 * deviation).max(0.0) as usize
+}
 
 /// The longest that the answer to a monitor takes, in seconds. Prometheus gives up after 10 s by default, but a page that
 /// takes so long is work.
@@ -225,7 +231,7 @@ fn follow_all(
     true
 }
 
-/// The beat of these visits if each of its intervals has one of them, wherever in it. Its interval is whole seconds, as
+/// The beat of these visits if most of its intervals have one of them, wherever in it. Its interval is whole seconds, as
 /// those of the kubelet's probes are.
 fn one_in_each_interval(visits: &[Visit], these: &[usize]) -> Option<Beat> {
     if these.len() < FEWEST_IN_TURN {
@@ -246,14 +252,13 @@ fn one_in_each_interval(visits: &[Visit], these: &[usize]) -> Option<Beat> {
         (sin + angle(visit).sin(), cos + angle(visit).cos())
     });
     let phase = f64::atan2(sin, cos) / TAU;
-    let mut intervals: Vec<i64> = (of.iter())
+    let intervals: Vec<i64> = (of.iter())
         .map(|visit| ((visit.at - start) / every - phase).round() as i64)
         .collect();
     let span = (intervals[intervals.len() - 1] - intervals[0] + 1) as usize;
-    intervals.dedup();
-    let (twice, without) = (of.len() - intervals.len(), span - intervals.len());
+    let with_one = (intervals.chunk_by(|one, next| one == next)).filter(|visits| visits.len() == 1);
     let bytes = of.iter().find_map(|visit| visit.bytes);
-    (twice + without <= span / OFF_TURN).then_some(Beat { every, bytes })
+    (span - with_one.count() <= off_turn(span)).then_some(Beat { every, bytes })
 }
 
 /// The visits that follow a beat from the first on: the `second` is so many intervals later.

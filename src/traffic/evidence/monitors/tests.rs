@@ -134,7 +134,7 @@ fn some_visits_may_be_missing_or_late() {
 }
 
 #[test]
-fn a_probe_each_second_of_a_machine_short_of_cpu_has_one_visit_in_each_interval() {
+fn a_probe_each_second_of_a_machine_short_of_cpu_has_one_visit_in_most_intervals() {
     let late = [
         0.1, 0.7, 0.0, 0.4, 0.2, 0.6, 0.1, 0.3, 0.7, 0.5, 0.0, 0.2, 0.6, 0.1, 0.4, 0.3, 0.0, 0.5,
     ];
@@ -151,6 +151,12 @@ fn a_probe_each_second_of_a_machine_short_of_cpu_has_one_visit_in_each_interval(
     bursts[8] = 7.5;
     bursts[12] = 11.5;
     assert_eq!(clients(&visits(200, &bursts), 1), 18);
+    // One in five is left out, as at a load of 50 (seen on a cluster of two cores).
+    let long: Vec<f64> = (0..60)
+        .filter(|n| n % 5 != 3)
+        .map(|n| f64::from(n) + late[n as usize % late.len()])
+        .collect();
+    assert_eq!(clients(&visits(200, &long), 1), 0);
     let mut changing = visits(200, &at);
     changing[3].bytes = Some(300);
     assert_eq!(clients(&changing, 1), 1, "a client among them");
