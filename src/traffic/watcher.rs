@@ -57,6 +57,15 @@ struct Watch {
     arrivals_before: u64,
 }
 
+/// Why a look has seen nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// The kernel does not show it.
+    Refused,
+    /// The machine was too slow.
+    Late,
+}
+
 impl Watcher {
     /// Watches nothing yet.
     pub(super) fn new(
@@ -97,7 +106,7 @@ impl Watcher {
                 () = until(next_read) => {
                     if let Some(watch) = &mut watch {
                         let began = Instant::now();
-                        self.read(watch, None).await;
+                        let _ = self.read(watch, None).await;
                         watch.read_after(pause(began.elapsed(), self.settings.poll_interval));
                     }
                     self.show(watch.as_mut());
@@ -121,10 +130,14 @@ impl Watcher {
                 routes_changed,
                 reply,
             } => {
-                self.watch_drain(watch, began).await;
-                let snapshot = match watch {
-                    Some(watch) => self.read(watch, routes_changed).await,
-                    None => None,
+                // One slow read says nothing about routes: a drain that went by time alone from then on would end while
+                // requests still arrive.
+                let give_up = began + self.settings.max_quiet;
+                let snapshot = loop {
+                    match self.look(watch, began, routes_changed).await {
+                        Err(Missed::Late) if Instant::now() < give_up => {}
+                        seen => break seen.ok(),
+                    }
                 };
                 self.show(watch.as_mut());
                 let visitors = self.show_visitors(watch.as_mut());
@@ -161,16 +174,26 @@ impl Watcher {
         }
     }
 
-    /// Watches the drain that began then, if that is not what is watched already.
-    async fn watch_drain(&mut self, watch: &mut Option<Watch>, began: Instant) {
-        if (watch.as_ref()).is_some_and(|watch| watch.evidence.began() == began) {
-            return;
+    /// Reads the traffic of the drain that began then, and begins the watch of it where that is not what is watched
+    /// already.
+    async fn look(
+        &mut self,
+        watch: &mut Option<Watch>,
+        began: Instant,
+        routes_changed: Option<Instant>,
+    ) -> Result<TrafficSnapshot, Missed> {
+        if !(watch.as_ref()).is_some_and(|watch| watch.evidence.began() == began) {
+            // What the drain before cut off is not forgotten over this one.
+            if let Some(watch) = watch {
+                self.final_counts(watch, false).await;
+            }
+            *watch = None;
+            *watch = Some(self.begin(began).await?);
         }
-        // What the drain before cut off is not forgotten over this one.
-        if let Some(watch) = watch {
-            self.final_counts(watch, false).await;
+        match watch {
+            Some(watch) => self.read(watch, routes_changed).await,
+            None => Err(Missed::Refused),
         }
-        *watch = self.begin(began).await;
     }
 
     fn show(&self, watch: Option<&mut Watch>) {
@@ -213,12 +236,12 @@ impl Watcher {
     }
 
     /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
-    async fn begin(&mut self, began: Instant) -> Option<Watch> {
+    async fn begin(&mut self, began: Instant) -> Result<Watch, Missed> {
         self.counts
             .send_modify(|counts| (counts.arrivals, counts.cut) = (0, 0));
         let settings = self.find_ports().await;
         if settings.ports.is_empty() {
-            return None;
+            return Err(Missed::Refused);
         }
         let mut evidence = Evidence::new(began, settings);
         let begin = async {
@@ -252,15 +275,15 @@ impl Watcher {
             Ok(Ok(began)) => began,
             Ok(Err(e)) => {
                 self.refused(&e);
-                return None;
+                return Err(Missed::Refused);
             }
             Err(_) => {
                 warn!("the kernel's socket table could not be read in time");
-                return None;
+                return Err(Missed::Late);
             }
         };
         self.counts.send_modify(|counts| counts.refused = false);
-        Some(Watch {
+        Ok(Watch {
             notices,
             evidence,
             listeners,
@@ -284,7 +307,7 @@ impl Watcher {
         &self,
         watch: &mut Watch,
         routes_changed: Option<Instant>,
-    ) -> Option<TrafficSnapshot> {
+    ) -> Result<TrafficSnapshot, Missed> {
         // What was new and has closed by now arrived before this read.
         watch.take_notices(&self.is_own, &self.kubelet);
         let now = Instant::now();
@@ -298,16 +321,16 @@ impl Watcher {
         });
         let read = async { watch.listeners.compare(&each.await?).await };
         match timeout(READ_LIMIT, read).await {
-            Ok(Ok(listening)) => Some(TrafficSnapshot {
+            Ok(Ok(listening)) => Ok(TrafficSnapshot {
                 listener_replaced: listening.replaced,
                 other_port: listening.other_port,
                 ..evidence.snapshot(listening.listens, now)
             }),
             Ok(Err(e)) => {
                 debug!("the traffic could not be read: {e}");
-                None
+                Err(Missed::Refused)
             }
-            Err(_) => None,
+            Err(_) => Err(Missed::Late),
         }
     }
 
