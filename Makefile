@@ -110,5 +110,6 @@ export TAG ?= v$(VERSION)
 notes: ## prints the notes of a release, from CHANGELOG.md: make notes TAG=v0.1.0
 	@.ci/notes "$$TAG"
 
-publish: ## pushes images and the chart: make publish REPOSITORY=registry/name ARCHIVES="amd64.tar arm64.tar"
+export TOOLS_ARCHIVES
+publish: ## pushes images and the chart: make publish REPOSITORY=registry/name ARCHIVES="amd64.tar arm64.tar" TOOLS_ARCHIVES="..."
 	.ci/publish "$(REPOSITORY)" $(ARCHIVES)
