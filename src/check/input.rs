@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ignore::WalkBuilder;
 
 use crate::podspec::Stream;
+use crate::podspec::document::SyntaxError;
 
 use super::manifests::File;
 
@@ -168,16 +169,26 @@ fn add(
     on_disk: bool,
 ) {
     let stream = Stream::parse(text);
-    let is_template = stream.text.contains("{{");
-    problems.extend(stream.errors.iter().map(|error| Problem {
+    let problem = |error: &SyntaxError, message: String, help| Problem {
         name: name.clone(),
         at: Some((files.len(), error.at)),
-        message: error.message.clone(),
-        help: is_template.then(|| {
-            "this looks like a template; render it first: helm template CHART | gracekeeper check -".to_owned()
-        }),
+        message,
+        help,
         is_note: false,
-    }));
+    };
+    match stream.errors.as_slice() {
+        // A template's documents fail one after the other for the same reason, which is said once.
+        [first, ..] if stream.text.contains("{{") => problems.push(problem(
+            first,
+            format!(
+                "this looks like a template, which is no YAML yet: {}",
+                first.message
+            ),
+            Some("render it first: helm template CHART | gracekeeper check -".to_owned()),
+        )),
+        errors => problems
+            .extend((errors.iter()).map(|error| problem(error, error.message.clone(), None))),
+    }
     files.push(File {
         name,
         stream,

@@ -143,10 +143,7 @@ impl<'a> Manifests<'a> {
         };
         manifests.pods = (manifests.objects.iter())
             // A chart's test runs once and serves nothing.
-            .filter(|source| {
-                let hook = source.object.annotation("helm.sh/hook");
-                hook.is_none_or(|hook| hook.text() != Some("test"))
-            })
+            .filter(|source| !is_test_of_chart(source.object))
             .flat_map(|source| {
                 Pod::all(source.object)
                     .into_iter()
@@ -217,7 +214,7 @@ impl<'a> Manifests<'a> {
         facts.services = (pod.labels().into_iter().flat_map(pairs))
             .filter_map(|label| self.index.services.get(&label))
             .flatten()
-            .filter(|service| service.selects(&facts) && service.brings_requests())
+            .filter(|service| service.selects(&facts) && service.brings_requests(&facts.containers))
             .copied()
             .collect();
         (facts.services).sort_by_key(|service| (service.source.file, service.spec.span.start));
@@ -285,6 +282,15 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Whether `helm test` makes it, by any of the names of its hook.
+fn is_test_of_chart(object: Object<'_>) -> bool {
+    let hooks = object.annotation("helm.sh/hook").and_then(Node::text);
+    hooks.is_some_and(|hooks| {
+        (hooks.split(',').map(str::trim))
+            .any(|hook| ["test", "test-success", "test-failure"].contains(&hook))
+    })
+}
+
 /// The labels of a mapping.
 fn pairs(labels: &Node) -> impl Iterator<Item = (&str, &str)> {
     (labels.entries()).filter_map(|entry| Some((entry.key.text()?, entry.value.text()?)))
@@ -314,9 +320,8 @@ impl<'a> Source<'a> {
 /// Ids in a text: `GK007, GK008`.
 pub fn rule_ids(text: &str) -> impl Iterator<Item = String> {
     text.split([',', ' ', ';', '\n'])
-        .map(str::trim)
+        .map(|word| word.trim().trim_end_matches(':').to_uppercase())
         .filter(|word| word.starts_with("GK") && word.len() == 5)
-        .map(str::to_owned)
 }
 
 impl<'a> Service<'a> {
@@ -333,22 +338,30 @@ impl<'a> Service<'a> {
         self.spec.text_at("clusterIP") == Some("None")
     }
 
-    /// Whether it is for more than scrapes of metrics, which may fail without a loss: by its name and its ports' names.
-    fn brings_requests(&self) -> bool {
+    /// Whether it is for more than what may fail without a loss, scrapes of metrics, profiles and probes: by its name and
+    /// its ports' names. A port whose target's name no container has leads nowhere.
+    fn brings_requests(&self, containers: &[Container<'_>]) -> bool {
         let name = self.source.object.name().unwrap_or_default();
         let for_scrapes = ["metrics", "metrics-service", "metrics-svc", "exporter"];
         if for_scrapes.iter().any(|end| name.ends_with(end)) {
             return false;
         }
-        let ports = self.spec.get("ports").into_iter().flat_map(Node::items);
-        let mut ports = ports.peekable();
-        let is_for_scrapes = |port: &Node| {
+        let for_tools = ["metrics", "monitoring", "profiling", "pprof", "probe"];
+        let is_for_tools = |port: &Node| {
             ["name", "targetPort"].iter().any(|key| {
-                port.text_at(key)
-                    .is_some_and(|text| text.contains("metrics") || text.contains("monitoring"))
+                let text = port.text_at(key).unwrap_or_default();
+                for_tools.iter().any(|name| text.contains(name))
             })
         };
-        ports.peek().is_some() && !ports.all(is_for_scrapes)
+        let leads_somewhere = |port: &Node| match port.get("targetPort") {
+            Some(target) if target.number().is_none() => target.text().is_none_or(|name| {
+                name.parse::<i64>().is_ok()
+                    || (containers.iter()).any(|container| container.port_named(name).is_some())
+            }),
+            _ => true,
+        };
+        let mut ports = self.spec.get("ports").into_iter().flat_map(Node::items);
+        ports.any(|port| !is_for_tools(port) && leads_somewhere(port))
     }
 }
 

@@ -133,6 +133,7 @@ fn comments_and_annotations_leave_findings_out() {
     assert_eq!(ids(GRACE), ["GK005"]);
     for (from, to) in [
         ("Seconds: 0\n", "Seconds: 0 # gracekeeper:ignore GK005\n"),
+        ("Seconds: 0\n", "Seconds: 0 # gracekeeper:ignore gk005\n"),
         ("  term", "  # gracekeeper:ignore GK001, GK005\n  term"),
         ("spec:", "# gracekeeper:ignore GK005\nspec:"),
         (
@@ -159,6 +160,21 @@ fn comments_and_annotations_leave_findings_out() {
 }
 
 #[test]
+fn the_budget_to_write_selects_the_pods_that_have_none() {
+    let text = documents(&manifest("GK030", "not-ok.yaml"))
+        .next()
+        .map(str::to_owned);
+    let (files, _) = input::from_text("x", text.unwrap().replacen("two replicas\n", "", 1));
+    let findings = find(&files, &[]);
+    let finding = findings
+        .iter()
+        .find(|finding| finding.rule.id == "GK030")
+        .unwrap();
+    let with_it = format!("{}---\n{}", files[0].stream.text, finding.remedy);
+    assert!(!ids(&with_it).contains(&"GK030"), "{with_it}");
+}
+
+#[test]
 fn unknown_kinds_are_passed_over_and_broken_files_are_not() {
     let (files, problems) = input::from_text(
         "x",
@@ -175,9 +191,11 @@ fn a_template_is_told_to_be_rendered_first() {
         "{{- if .Values.x }}\nkind: Pod\n{{- end }}\n",
         "apiVersion: v1\nkind: Pod\nspec:\n  x: {{ .Values.x }}\n",
         "kind: Pod\nmetadata:\n  labels:\n    {{- include \"x\" . | nindent 4 }}\n",
+        // Two documents that cannot be read, for one reason.
+        "{{- if .Values.x }}\nkind: Pod\n{{- end }}\n---\nmetadata: {{ .Values.y }}\n{{- end }}\n",
     ] {
         let (_, problems) = input::from_text("x", text.to_owned());
-        assert!(!problems.is_empty(), "{text}");
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
         assert!(
             problems[0]
                 .help

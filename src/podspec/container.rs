@@ -68,9 +68,9 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// Its name; empty where none is written.
+    /// Its name; a word for it where none is written, as Knative allows.
     pub fn name(&self) -> &'a str {
-        self.node.text_at("name").unwrap_or_default()
+        self.node.text_at("name").unwrap_or("(no name)")
     }
 
     /// Its image; empty where none is written.

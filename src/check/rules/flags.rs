@@ -33,7 +33,8 @@ pub const RULES: &[Rule] = &[
         severity: Severity::Warning,
         summary: "The sidecar watches a port that no container of the pod names",
         why: "A source that does not answer cannot be read: unknown is not zero, so the drain waits until its deadline, or ends at once as if the \
-              app were gone. A container need not name its ports, so this is only said where every other container names some.",
+              app were gone. A container need not name its ports, so this is only said where every other container names some; and of a page, \
+              which may be at a port for the pod alone, only where the port is a Service's and the container's is another.",
         remedy: "containers:\n  - name: app\n    ports: [{ containerPort: 8000 }] # the port of --app-port or of the source\n",
         find: Find::Pod(port_that_nobody_opens),
     },
@@ -140,41 +141,60 @@ fn port_that_nobody_opens(facts: &PodFacts<'_>, findings: &mut Findings) {
     if !all_say || facts.apps().next().is_none() {
         return;
     }
-    let open: Vec<i64> = facts
+    let mut open: Vec<i64> = facts
         .running()
         .flat_map(Container::ports)
         .map(|(port, _)| port)
         .collect();
-    let mut check = |what: &str, port: i64, node: &Node, severity: Severity| {
-        if !open.contains(&port) && port != sidecar.port() {
-            let names: Vec<_> = open
-                .iter()
-                .filter(|&&port| port != sidecar.port())
-                .map(ToString::to_string)
-                .collect();
-            // An app's page of metrics often has a port that its container does not name.
-            findings
-                .add(
-                    &facts.source,
-                    &node.span,
-                    format!(
-                        "{what} is at port {port}, and the containers name the ports {}",
-                        names.join(", ")
-                    ),
-                )
-                .severity(severity);
+    open.retain(|&port| port != sidecar.port());
+    let mut check = |what: &str, port: i64, node: &Node, is_of_connections: bool| {
+        let meant = container_port(facts, port);
+        // A page for the pod alone is at a port on loopback, which no container names.
+        if open.contains(&port) || port == sidecar.port() || !(is_of_connections || meant.is_some())
+        {
+            return;
         }
+        let names: Vec<_> = open.iter().map(ToString::to_string).collect();
+        let hint = match &meant {
+            Some((service, meant)) => format!(
+                "; {port} is the port of Service {service}, which leads to {meant} of the pod"
+            ),
+            None => format!(", and the containers name {}", names.join(", ")),
+        };
+        findings.add(
+            &facts.source,
+            &node.span,
+            format!("{what} is at port {port}, which no container of the pod names{hint}"),
+        );
     };
     for (text, node) in sidecar.flags.all("app-port") {
         if let Ok(port) = text.parse() {
-            check("--app-port", port, node, Severity::Warning);
+            check("--app-port", port, node, true);
         }
     }
     for (text, node) in sidecar.flags.all("inflight") {
         if let Some(port) = local_port(text) {
-            check("this source", port, node, Severity::Hint);
+            let is_of_connections = text.starts_with("tcp://") || text.starts_with("tcp-busy://");
+            check("this source", port, node, is_of_connections);
         }
     }
+}
+
+/// The Service that has this port and leads to another one of the pod, and that other one: clients write the one, the
+/// sidecar needs the other.
+fn container_port<'a>(facts: &PodFacts<'a>, port: i64) -> Option<(&'a str, i64)> {
+    facts.services.iter().find_map(|service| {
+        let mut ports = service.spec.get("ports")?.items();
+        let entry = ports.find(|entry| entry.number_at("port") == Some(port))?;
+        let target = entry.get("targetPort")?;
+        let named = |name| {
+            facts
+                .running()
+                .find_map(|container| container.port_named(name))
+        };
+        let target = target.number().or_else(|| named(target.text()?))?;
+        (target != port).then(|| (service.source.object.name().unwrap_or_default(), target))
+    })
 }
 
 /// The port of a source in the pod itself.

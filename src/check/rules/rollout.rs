@@ -145,9 +145,30 @@ fn no_budget(manifests: &Manifests<'_>, findings: &mut Findings) {
                 &facts.source,
                 &at.span,
                 format!("{replicas} replicas and no PodDisruptionBudget: a node drain may evict them all at once"),
-            );
+            )
+            .remedy(budget_yaml(facts));
         }
     }
+}
+
+/// A budget for these pods, by the labels of their workload.
+fn budget_yaml(facts: &PodFacts<'_>) -> String {
+    let object = facts.source.object;
+    let name = object.name().unwrap_or("app");
+    let namespace = (object.namespace())
+        .map(|namespace| format!(", namespace: {namespace}"))
+        .unwrap_or_default();
+    let of_workload = object
+        .spec()
+        .and_then(|spec| spec.at(&["selector", "matchLabels"]));
+    let of_service = || facts.main_service()?.spec.get("selector");
+    let labels = of_workload
+        .or_else(of_service)
+        .map_or_else(|| "{ app: app }".to_owned(), |labels| labels.to_json());
+    format!(
+        "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{ name: {name}{namespace} }}\nspec:\n  maxUnavailable: 1\n  \
+         selector: {{ matchLabels: {labels} }}\n"
+    )
 }
 
 /// Whether a budget selects these pods. Expressions are taken to match.

@@ -108,9 +108,23 @@ fn traffic_without_drain(facts: &PodFacts<'_>, findings: &mut Findings) {
         &app.head().span,
         format!("Service {name} sends requests to these pods, and no container has a preStop hook: requests that arrive after SIGTERM are lost"),
     );
-    if service.is_headless() || is_outage_anyway(facts) {
+    finding.remedy(format!(
+        "spec:\n  terminationGracePeriodSeconds: {}\n  containers:\n    - name: {}\n      lifecycle:\n        preStop:\n          \
+         httpGet: {{ path: /prestop/app, port: 9903 }} # gracekeeper's sidecar; at the least: sleep: {{ seconds: 10 }}\n",
+        facts.pod.grace().max(60),
+        app.name()
+    ));
+    if service.is_headless() || is_outage_anyway(facts) || clients_try_again(facts) {
         finding.severity(Severity::Hint);
     }
+}
+
+/// Whether it is a member of a store whose client libraries go to another member by themselves.
+fn clients_try_again(facts: &PodFacts<'_>) -> bool {
+    let stores = ["etcd", "kafka", "zookeeper"];
+    facts
+        .apps()
+        .all(|app| stores.contains(&image_name(app.image())))
 }
 
 /// Whether no other pod takes over while this one ends, so that requests are lost with a hook too.
@@ -150,9 +164,18 @@ fn drains_by_itself(facts: &PodFacts<'_>) -> bool {
         let text = text.to_lowercase();
         marks.iter().any(|mark| text.contains(mark))
     };
-    // Knative's programs wait 45 s after SIGTERM, Istio's proxy drains by itself.
+    // Knative's and Tekton's programs wait 45 s after SIGTERM, Gatekeeper 10 s (--shutdown-delay), podinfo 3 s; Istio's
+    // proxy drains.
+    let waiting = [
+        "knative.dev/",
+        "tektoncd/",
+        "openpolicyagent/gatekeeper:",
+        "stefanprodan/podinfo",
+    ];
     let is_known = |image: &str| {
-        image.contains("knative.dev/") || image == "auto" || image_name(image) == "proxyv2"
+        (waiting.iter()).any(|name| image.contains(name))
+            || image == "auto"
+            || image_name(image) == "proxyv2"
     };
     facts.apps().any(|app| {
         let words = app.command().into_iter().chain(app.args());
@@ -249,6 +272,13 @@ fn hook_stops_the_app(facts: &PodFacts<'_>, findings: &mut Findings) {
 }
 
 fn no_grace(facts: &PodFacts<'_>, findings: &mut Findings) {
+    // Pods that only keep a place, or fetch images, have nothing to end.
+    if facts
+        .running()
+        .all(|container| image_name(container.image()) == "pause")
+    {
+        return;
+    }
     let Some(node) = facts
         .pod
         .grace_node()
