@@ -34,7 +34,7 @@ import report
 from cluster import Cluster, Skipped, command, helm_path, needs, server_version
 from result import Result, table
 # The longest first, so that the others are played beside it.
-from scenarios import STORIES, hundred, background, endings, grpc, injection, mishaps, rehearsal, restart, security, shapes  # noqa: F401, I001
+from scenarios import STORIES, hundred, background, endings, grpc, injection, kubelet, mishaps, rehearsal, restart, security, shapes  # noqa: F401, I001
 
 ONLY = os.environ.get("E2E_ONLY", "*").split("|")
 JOBS = int(os.environ.get("E2E_JOBS", "2"))
@@ -160,7 +160,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         binaries = {"gracekeeper": args.gracekeeper, "shop": args.shop, "tools": args.tools}
         images = {name: image.load(name, path, folder) for name, path in binaries.items() if path}
-    cluster = Cluster(secrets.token_hex(2), images, args.tools)
+    cluster = Cluster(secrets.token_hex(2), images, binaries)
     threading.Thread(target=play_and_tell, args=(cluster, ended), daemon=True).start()
     code = ended.get()
     # The reader may be gone.

@@ -61,10 +61,10 @@ def command(variable, purpose):
 class Cluster:
     """What belongs to no namespace."""
 
-    def __init__(self, run, images, tools=None):
+    def __init__(self, run, images, binaries):
         self.run = run
         self.images = images
-        self.tools = tools
+        self.binaries = binaries
         self.numbers = iter(range(1, 10_000))
         self.watches = []
         self.over = False
@@ -263,6 +263,7 @@ class Pod:
         self.seen = time.time()
         self.readiness = []  # (when, whether)
         self.deleted = None  # asked to go
+        self.metadata_then = None  # as the API server had it then; the kubelet's last call moves the deadline
         self.gone = None
         self.logged = False
 
@@ -298,6 +299,7 @@ class Pod:
             self.readiness.append((now, self.ready))
         if item["metadata"].get("deletionTimestamp") and not self.deleted:
             self.deleted = now
+            self.metadata_then = item["metadata"]
         if kind == "DELETED":
             self.gone = now
 

@@ -17,7 +17,7 @@ def rehearse(ns, workload, *flags):
     """The command, as a process."""
     address = ns.get("service", "shop")["spec"]["clusterIP"]
     address = f"[{address}]" if ":" in address else address
-    words = [os.path.abspath(ns.cluster.tools), "rehearse", "--cluster", f"--namespace={ns.name}", workload,
+    words = [os.path.abspath(ns.cluster.binaries["tools"]), "rehearse", "--cluster", f"--namespace={ns.name}", workload,
              f"--url=http://{address}/work?ms=500", f"--image={ns.images['tools']}", "--json", *flags]
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -42,7 +42,7 @@ def without_restart(ns):
 
 @scenario("rehearse --cluster: a restart under load, verdicts by pod, nothing changed but the restart, nothing left behind")
 def rehearsal(cluster, result):
-    if not cluster.tools:
+    if not cluster.binaries["tools"]:
         raise Skipped("no binary with the tools was given")
     with cluster.namespace("rehearsal", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper", told=True, rude=True)
@@ -88,7 +88,7 @@ def rehearsal(cluster, result):
 
 @scenario("rehearse --cluster of an app that dies on SIGTERM, without a hook: it says what was lost, and why")
 def loss(cluster, result):
-    if not cluster.tools:
+    if not cluster.binaries["tools"]:
         raise Skipped("no binary with the tools was given")
     with cluster.namespace("loss", result) as ns:
         spec = shop.stopped_by(ns.images, "no hook", rude=True)
