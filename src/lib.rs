@@ -26,6 +26,8 @@ mod drain;
 mod drainer;
 mod fetch;
 mod http;
+#[cfg(feature = "tools")]
+mod kubeconfig;
 mod metrics;
 mod notices;
 mod report;

@@ -1,16 +1,13 @@
 //! What runs in a cluster, read by list calls with the user's kubeconfig.
 
-use anyhow::Context as _;
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::{Api, Client, Config};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject};
 
+use crate::kubeconfig::{Access, list};
 use crate::podspec::Stream;
 
 use super::input::Problem;
 use super::manifests::File;
-
-/// How many objects are asked for at once.
-const PAGE: u32 = 500;
 
 /// Where to look.
 #[derive(Debug)]
@@ -51,23 +48,13 @@ const KINDS: [(&str, &str, &str, &str, bool); 9] = [
 /// # Errors
 /// When there is no kubeconfig, or the API server does not answer.
 pub async fn read(scope: &Scope) -> anyhow::Result<(Vec<File>, Vec<Problem>)> {
-    let config = Config::infer().await.map_err(|e| {
-        anyhow::anyhow!(
-            "there is no cluster to check; set KUBECONFIG or write ~/.kube/config ({e})"
-        )
-    })?;
-    let namespace = scope
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+    let access = Access::new(scope.namespace.as_deref()).await?;
     let (mut files, mut problems) = (Vec::new(), Vec::new());
     for (group, version, kind, plural, may_lack) in KINDS {
         let resource = resource(group, version, kind, plural);
         let api: Api<DynamicObject> = match scope.all {
-            true => Api::all_with(client.clone(), &resource),
-            false => Api::namespaced_with(client.clone(), &namespace, &resource),
+            true => Api::all_with(access.client.clone(), &resource),
+            false => Api::namespaced_with(access.client.clone(), &access.namespace, &resource),
         };
         match list(&api).await {
             Ok(objects) => files.extend(
@@ -83,14 +70,14 @@ pub async fn read(scope: &Scope) -> anyhow::Result<(Vec<File>, Vec<Problem>)> {
                 help: None,
                 is_note: false,
             }),
-            Err(e) => {
-                return Err(e).with_context(|| format!("the API server at {url} does not answer"));
-            }
+            Err(e) => return Err(access.unanswered(e)),
         }
     }
     // A namespace's labels say what is injected; without the right to read them nothing is known of it.
-    let namespaces: Api<DynamicObject> =
-        Api::all_with(client, &resource("", "v1", "Namespace", "namespaces"));
+    let namespaces: Api<DynamicObject> = Api::all_with(
+        access.client,
+        &resource("", "v1", "Namespace", "namespaces"),
+    );
     if let Ok(objects) = list(&namespaces).await {
         let resource = resource("", "v1", "Namespace", "namespaces");
         files.extend(
@@ -113,19 +100,6 @@ fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
         api_version,
         kind: kind.to_owned(),
         plural: plural.to_owned(),
-    }
-}
-
-async fn list(api: &Api<DynamicObject>) -> Result<Vec<DynamicObject>, kube::Error> {
-    let mut params = ListParams::default().limit(PAGE);
-    let mut objects = Vec::new();
-    loop {
-        let page = api.list(&params).await?;
-        objects.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(objects),
-        }
     }
 }
 

@@ -1,43 +1,17 @@
-//! The cluster of the user's kubeconfig, and what they may do in it.
+//! What the user may do in a cluster, and what the API server says.
 
-use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, Client, Config};
 
-/// A namespace of a cluster.
-#[derive(Clone)]
-pub struct Access {
-    pub client: Client,
-    pub namespace: String,
-    /// The API server's address.
-    pub url: String,
-}
+use crate::kubeconfig::Access;
 
 /// Something that has to be allowed: verb, API group, resource, subresource.
 pub type Right = (&'static str, &'static str, &'static str, &'static str);
 
 impl Access {
-    /// The cluster that the kubeconfig names.
-    ///
-    /// # Errors
-    /// When there is no kubeconfig, or one that cannot be used.
-    pub async fn new(namespace: Option<&str>) -> anyhow::Result<Self> {
-        let config = Config::infer().await.map_err(|e| {
-            anyhow!("there is no cluster; set KUBECONFIG or write ~/.kube/config ({e})")
-        })?;
-        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-        let url = config.cluster_url.to_string();
-        let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self {
-            client,
-            namespace,
-            url,
-        })
-    }
-
     /// What of this is not allowed, each as `kubectl auth can-i` takes it. A cluster that does not say allows it.
     ///
     /// # Errors
@@ -73,11 +47,7 @@ impl Access {
                     ));
                 }
                 Ok(_) | Err(kube::Error::Api(_)) => {}
-                Err(e) => {
-                    return Err(e).with_context(|| {
-                        format!("the API server at {} does not answer", self.url)
-                    });
-                }
+                Err(e) => return Err(self.unanswered(e)),
             }
         }
         Ok(missing)

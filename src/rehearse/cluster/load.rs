@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::super::clients::Load;
 use super::super::clients::remote::{self, Line, Sent};
 use super::Settings;
-use super::access::{Access, is_missing, why};
+use super::access::{is_missing, why};
+use crate::kubeconfig::Access;
 
 /// The name of its container.
 const CONTAINER: &str = "clients";

@@ -4,10 +4,11 @@ use std::fmt;
 
 use anyhow::bail;
 
-use super::access::{Access, Right};
+use super::access::Right;
 use super::service;
 use super::workload::Workload;
 use super::{Settings, workload::Kind};
+use crate::kubeconfig::Access;
 
 /// What is needed beside the rights on the workload itself.
 const RIGHTS: [Right; 9] = [

@@ -12,9 +12,10 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::access::{Access, why};
+use super::access::why;
 use super::workload::Workload;
 use crate::cluster::OWN_CONTAINER;
+use crate::kubeconfig::Access;
 
 /// The time after which a watch that broke off begins again.
 const PAUSE: Duration = Duration::from_millis(200);

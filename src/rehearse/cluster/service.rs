@@ -9,7 +9,8 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::super::target::Target;
-use super::access::{Access, why};
+use super::access::why;
+use crate::kubeconfig::Access;
 
 /// Looks at the Service that a URL's host names in this namespace, and says what the user should know of it.
 ///

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::ListParams;
 
-use super::access::Access;
 use crate::cluster::{CONTROLLER, Reason};
+use crate::kubeconfig::{Access, list};
 
 /// Events that tell how a drain ended.
 const ENDED: [Reason; 5] = [
@@ -17,9 +16,6 @@ const ENDED: [Reason; 5] = [
     Reason::DrainBlind,
     Reason::DrainStuck,
 ];
-
-/// How many are asked for at once.
-const PAGE: u32 = 500;
 
 /// What is said of one pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,17 +31,9 @@ pub struct Said {
 pub async fn read(access: &Access) -> BTreeMap<String, Said> {
     let api: Api<Event> = Api::namespaced(access.client.clone(), &access.namespace);
     let mut said = BTreeMap::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let Ok(page) = api.list(&params).await else {
-            return said;
-        };
-        page.items.iter().for_each(|event| take(event, &mut said));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return said,
-        }
-    }
+    let events = list(&api).await.unwrap_or_default();
+    events.iter().for_each(|event| take(event, &mut said));
+    said
 }
 
 fn take(event: &Event, said: &mut BTreeMap<String, Said>) {

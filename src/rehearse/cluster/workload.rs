@@ -12,8 +12,9 @@ use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::Selector;
 use serde_json::{Value, json};
 
-use super::access::{Access, is_missing, why};
+use super::access::{is_missing, why};
 use crate::cluster::OWN_CONTAINER;
+use crate::kubeconfig::Access;
 
 /// The annotation of the pod template that `kubectl rollout restart` sets.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
