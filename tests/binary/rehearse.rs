@@ -74,6 +74,11 @@ fn an_app_that_dies_at_sigterm_loses_requests_without_a_hook_and_none_with_grace
     assert!(none["failed"].as_u64().unwrap() > 10, "{none}");
     assert!(none["causes"]["refused"].as_u64().unwrap() > 0, "{none}");
     assert_eq!(keeper["failed"], 0, "{keeper}");
+    let seconds = |name: &str| none[name].as_f64().unwrap();
+    assert!(
+        seconds("goneSeconds") - seconds("appEndedSeconds") > 0.7,
+        "a pod goes some time after its app: {none}"
+    );
     assert_eq!(
         none["hookAnsweredSeconds"],
         Value::Null,
