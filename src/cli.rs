@@ -72,6 +72,11 @@ enum Subcommand {
     #[cfg(feature = "tools")]
     #[command(hide = true)]
     RehearseClients(rehearse::ClientArgs),
+
+    /// The way into a network of a rehearsal, for rehearse with a fixed port
+    #[cfg(feature = "tools")]
+    #[command(hide = true)]
+    RehearseNetwork(rehearse::NetworkArgs),
 }
 
 fn after_long_help() -> String {
@@ -123,6 +128,9 @@ pub enum Command {
     /// The clients of a rehearsal in a cluster.
     #[cfg(feature = "tools")]
     RehearseClients(Box<rehearse::ClientSettings>),
+    /// The way into a network of a rehearsal.
+    #[cfg(feature = "tools")]
+    RehearseNetwork(rehearse::NetworkArgs),
 }
 
 /// A command and its settings, checked.
@@ -263,6 +271,17 @@ fn attempt(
                 warnings: Vec::new(),
             });
             return errors.into_result(invocation).map_err(Failure::Mistakes);
+        }
+        #[cfg(feature = "tools")]
+        Subcommand::RehearseNetwork(args) => {
+            let invocation = Invocation {
+                log: log::Settings::for_tools(),
+                command: Command::RehearseNetwork(args),
+                warnings: Vec::new(),
+            };
+            return errors
+                .into_result(Some(invocation))
+                .map_err(Failure::Mistakes);
         }
     };
     let settings = run.settings(environment, &mut errors);

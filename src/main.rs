@@ -86,6 +86,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
         Command::RehearseClients(settings) => {
             runtime.block_on(rehearse::run_clients(*settings))?;
         }
+        #[cfg(feature = "tools")]
+        Command::RehearseNetwork(args) => {
+            runtime.block_on(rehearse::run_network(args))?;
+        }
     }
     Ok(exit::SUCCESS)
 }

@@ -11,6 +11,7 @@ mod clients;
 mod cluster;
 mod kubelet;
 mod local;
+mod network;
 mod page;
 mod ports;
 mod record;
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use crate::config::ConfigErrors;
 pub use clients::Args as ClientArgs;
 pub use clients::remote::{Settings as ClientSettings, run as run_clients};
+pub use network::{Args as NetworkArgs, run as run_network};
 
 /// Flags of `rehearse`.
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::network::Network;
 use super::ports;
 use super::target::PORT;
 
@@ -50,11 +51,52 @@ impl App {
         output: &Path,
         within: Duration,
     ) -> anyhow::Result<Self> {
-        let port = address.port().to_string();
-        let words: Vec<String> = command
+        let mut app = Self::spawn(&[], command, address.port(), address, output)?;
+        app.wait_until_it_listens(within).await?;
+        Ok(app)
+    }
+
+    /// Starts the command in a network of its own, where it listens on this port, and waits until it does.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_in(
+        network: &Network,
+        command: &[String],
+        port: u16,
+        output: &Path,
+        within: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut app = Self::spawn(&network.enter, command, port, network.address, output)?;
+        let began = Instant::now();
+        while !network.reaches_app().await {
+            app.must_run()?;
+            if began.elapsed() > within {
+                bail!(
+                    "it does not listen there after {}{}",
+                    humantime::format_duration(within),
+                    app.last_lines()
+                );
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(app)
+    }
+
+    /// Starts the command, after the words that lead it into a network. Clients reach it at the address.
+    fn spawn(
+        enter: &[String],
+        command: &[String],
+        port: u16,
+        address: SocketAddr,
+        output: &Path,
+    ) -> anyhow::Result<Self> {
+        let port = port.to_string();
+        let command: Vec<String> = command
             .iter()
             .map(|word| word.replace(PORT, &port))
             .collect();
+        let words = [enter, &command].concat();
         let [program, arguments @ ..] = words.as_slice() else {
             bail!("there is no command");
         };
@@ -78,30 +120,34 @@ impl App {
         let group = (child.id())
             .and_then(|id| Pid::from_raw(id.cast_signed()))
             .ok_or_else(|| anyhow!("the command {program:?} ended at once"))?;
-        let mut app = Self {
+        Ok(Self {
             address,
             child,
             group,
             mark,
             output: output.to_owned(),
-            name: words.join(" "),
-        };
-        app.wait_until_it_listens(within).await?;
-        Ok(app)
+            name: command.join(" "),
+        })
+    }
+
+    /// Fails where its first process has ended.
+    fn must_run(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!(
+                "the command {:?} ended with {} before it listened on {}{}",
+                self.name,
+                describe(status),
+                self.address,
+                self.last_lines()
+            ),
+        }
     }
 
     async fn wait_until_it_listens(&mut self, within: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "the command {:?} ended with {} before it listened on {}{}",
-                    self.name,
-                    describe(status),
-                    self.address,
-                    self.last_lines()
-                );
-            }
+            self.must_run()?;
             let connected = timeout(Duration::from_secs(1), TcpStream::connect(self.address)).await;
             if matches!(connected, Ok(Ok(_))) {
                 return Ok(());

@@ -212,7 +212,7 @@ async fn rehearse(settings: &Settings, quiet: bool) -> anyhow::Result<Rehearsal>
         advice,
         yaml: advice::yaml(settings, verdict::best(&runs).map(|run| run.way)),
         command: settings.command.join(" "),
-        alone: !settings.chooses_port(),
+        alone: runs.iter().find_map(|run| run.alone.clone()),
         rate: settings.load.rate,
         routes: settings.routes,
         restart: settings.restart,

@@ -104,7 +104,7 @@ pub struct End {
     pub sigterm: f64,
     /// When the app's first process had ended.
     pub app_ended: f64,
-    /// When all of the pod had ended.
+    /// When all of the pod had ended, and the kubelet was done with it.
     pub gone: f64,
     /// It had to be killed when the grace period was over.
     pub killed: bool,
@@ -126,6 +126,8 @@ pub struct Run {
     pub end: End,
     /// When new connections stopped coming to the app; none where they never did.
     pub routes_left: Option<f64>,
+    /// Why no second instance took over, where none did.
+    pub alone: Option<String>,
     /// The `Server` or `X-Powered-By` header of an answer.
     pub server: Option<String>,
 }
@@ -224,8 +226,8 @@ pub struct Rehearsal {
     /// What to paste into the pod.
     pub yaml: String,
     pub command: String,
-    /// No second instance took over, since the app's port is fixed.
-    pub alone: bool,
+    /// Why no second instance took over, where none did: the app's port is fixed.
+    pub alone: Option<String>,
     pub rate: u32,
     pub routes: Duration,
     pub restart: bool,
@@ -252,6 +254,7 @@ pub mod testing {
                 hook_failed: None,
             },
             routes_left: Some(2.0),
+            alone: None,
             server: None,
         }
     }

@@ -1,5 +1,6 @@
 //! One way, rehearsed from the app's start to the last answer.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::app::{App, describe};
 use super::clients::{self, Seen};
 use super::kubelet::{self, Terminated};
 use super::local::Settings;
+use super::network::Network;
 use super::page::{self, Page};
 use super::ports;
 use super::record::{End, Request, Run};
@@ -23,6 +25,10 @@ use super::way::Way;
 
 /// How long the clients go on when all has changed.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// How much longer than the first instance one in a network of its own may take.
+const MUCH_LONGER: u32 = 3;
+const SOME_MORE: Duration = Duration::from_secs(5);
 
 /// How long a port that is about to be used is asked whether something listens there.
 const ASK: Duration = Duration::from_secs(1);
@@ -38,7 +44,7 @@ pub async fn run(
     progress: &Progress,
 ) -> anyhow::Result<(Run, Option<Page>)> {
     progress.say(&format!("{}: starting the app", way.title()));
-    let mut pods = Pods::start(settings, way, folder).await?;
+    let mut pods = Pods::start(settings, way, folder, progress).await?;
     let seen = Seen::default();
     let rehearsal = rehearse(settings, way, &mut pods, &seen, folder, progress);
     let title = way.title();
@@ -53,22 +59,23 @@ struct Pods {
     app: App,
     sidecar: Option<Sidecar>,
     second: Option<App>,
+    /// Why there is none.
+    alone: Option<String>,
+    /// The second one's, where the app's port is fixed.
+    network: Option<Network>,
 }
 
 impl Pods {
-    async fn start(settings: &Settings, way: Way, folder: &Path) -> anyhow::Result<Self> {
+    async fn start(
+        settings: &Settings,
+        way: Way,
+        folder: &Path,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let began = Instant::now();
         let app = start_app(settings, &folder.join(format!("{way}-1.log"))).await?;
-        for target in &settings.load.targets {
-            let (body, limit) = (&settings.load.body, settings.load.timeout);
-            match clients::probe(target, Place::At(app.address), body, limit).await {
-                Err(cause) => bail!("{} has no answer: {}", target.url, cause.title()),
-                Ok(status) if !status.is_good() => bail!(
-                    "{} answers {status}; write a URL that the app serves",
-                    target.url
-                ),
-                Ok(_) => {}
-            }
-        }
+        must_serve(settings, &app).await?;
+        let took = began.elapsed();
         let sidecar = match way {
             Way::Gracekeeper | Way::Handover => {
                 let mut flags = settings.sidecar.clone();
@@ -82,15 +89,33 @@ impl Pods {
             }
             Way::None | Way::Sleep(_) => None,
         };
-        let second = match settings.chooses_port() {
-            true => Some(start_app(settings, &folder.join(format!("{way}-2.log"))).await?),
-            false => None,
-        };
-        Ok(Self {
+        let output = folder.join(format!("{way}-2.log"));
+        let mut pods = Self {
             app,
             sidecar,
-            second,
-        })
+            second: None,
+            alone: None,
+            network: None,
+        };
+        if settings.chooses_port() {
+            pods.second = Some(start_app(settings, &output).await?);
+            return Ok(pods);
+        }
+        match start_elsewhere(settings, pods.app.address, &output, took).await {
+            Ok((second, network)) => {
+                pods.second = Some(second);
+                pods.network = Some(network);
+            }
+            Err(e) => {
+                let why = format!("{e:#}");
+                progress.say(&format!(
+                    "{}: no second instance takes over: {why}",
+                    way.title()
+                ));
+                pods.alone = Some(why);
+            }
+        }
+        Ok(pods)
     }
 
     /// Where new connections go when the app that is terminated gets none.
@@ -100,6 +125,39 @@ impl Pods {
             place: Place::At(second.address),
         })
     }
+}
+
+/// Asks an instance for each URL once.
+async fn must_serve(settings: &Settings, app: &App) -> anyhow::Result<()> {
+    for target in &settings.load.targets {
+        let (body, limit) = (&settings.load.body, settings.load.timeout);
+        match clients::probe(target, Place::At(app.address), body, limit).await {
+            Err(cause) => bail!("{} has no answer: {}", target.url, cause.title()),
+            Ok(status) if !status.is_good() => bail!(
+                "{} answers {status}; write a URL that the app serves",
+                target.url
+            ),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Starts an instance with the same port as the first, in a network of its own, of which it does not see more than
+/// loopback. The first one took so long to serve.
+async fn start_elsewhere(
+    settings: &Settings,
+    first: SocketAddr,
+    output: &Path,
+    took: Duration,
+) -> anyhow::Result<(App, Network)> {
+    let network = Network::make(first).await?;
+    let within = settings.start_timeout.min(MUCH_LONGER * took + SOME_MORE);
+    let second = App::start_in(&network, &settings.command, first.port(), output, within).await;
+    let second = second.context("in a network of its own")?;
+    let serves = must_serve(settings, &second).await;
+    serves.context("in a network of its own")?;
+    Ok((second, network))
 }
 
 async fn start_app(settings: &Settings, output: &Path) -> anyhow::Result<App> {
@@ -208,7 +266,9 @@ async fn rehearse(
         }
     }
     let routes_left = (!settings.restart).then_some(settings.routes.as_secs_f64());
-    Ok((record(way, seen, terminated, deletion, routes_left), page))
+    let mut run = record(way, seen, terminated, deletion, routes_left);
+    run.alone.clone_from(&pods.alone);
+    Ok((run, page))
 }
 
 /// The app's container starts again, in its place.
@@ -301,6 +361,7 @@ fn record(
             hook_failed: terminated.hook_failed,
         },
         routes_left,
+        alone: None,
         server: seen.server(),
     }
 }

@@ -179,28 +179,78 @@ fn children_that_an_app_leaves_behind_end_with_it() {
     assert!(!runs("sleep\098761"));
 }
 
-#[test]
-fn a_fixed_port_is_rehearsed_alone() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string();
+/// A port that is free now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A command that is rehearsed with a fixed port, without a hook.
+fn rehearse_fixed(port: u16, mark: &str, app: &[&str]) -> Value {
+    let temporary = tempfile::tempdir().unwrap();
     let url = format!("--url=http://127.0.0.1:{port}/work?seconds=0.1");
-    let words = [
-        &url,
-        "--compare=none",
-        "--routes=1s",
-        "--",
-        "python3",
-        "tests/apps/shop.py",
-        &port,
+    let words = [&url, "--compare=none", "--routes=1s", "--json", "--"];
+    let output = command(&[&words, app].concat(), temporary.path())
+        .env("MARK", mark)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    wait_for("the end of all that it started", || {
+        (!has_environment(&format!("MARK={mark}"))).then_some(())
+    });
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// When the last request ended that the instance which took over had answered, in seconds from the deletion.
+fn last_requests_in_flight(run: &Value) -> f64 {
+    let series = &run["inFlight"];
+    let counts = series["counts"].as_array().unwrap();
+    let last = counts.iter().rposition(|count| count.as_u64() > Some(0));
+    let step = series["stepSeconds"].as_f64().unwrap();
+    series["fromSeconds"].as_f64().unwrap() + step * last.unwrap_or_default() as f64
+}
+
+#[test]
+fn a_second_instance_with_the_same_port_takes_over_where_a_network_of_its_own_may_be_made() {
+    let port = free_port();
+    let app = ["python3", "tests/apps/shop.py", &port.to_string()].map(str::to_owned);
+    let app: Vec<&str> = app.iter().map(String::as_str).collect();
+    let result = rehearse_fixed(port, &format!("beside-{port}"), &app);
+    let may = |words: &[&str]| {
+        let up = ["--", "ip", "link", "set", "lo", "up"];
+        let done = Command::new("unshare").args([words, &up].concat()).output();
+        done.is_ok_and(|done| done.status.success())
+    };
+    let means: [&[&str]; 2] = [
+        &["--net"],
+        &["--net", "--user", "--map-current-user", "--keep-caps"],
     ];
-    let output = rehearse(&words);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("it was rehearsed alone"), "{text}");
-    assert!(text.contains("--app-port="), "{text}");
+    let may_be_made = means.into_iter().any(may);
+    assert_eq!(result["alone"], !may_be_made, "{result}");
+    if may_be_made {
+        // New connections come for a second, then they are the other's.
+        let last = last_requests_in_flight(&result["runs"][0]);
+        assert!(last > 1.5, "no request after {last} s: {result}");
+    } else {
+        let why = result["aloneBecause"].as_str().unwrap();
+        assert!(why.starts_with("no network of its own"), "{why}");
+    }
+}
+
+#[test]
+fn an_app_that_runs_once_is_rehearsed_alone_and_the_report_says_why() {
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    let script = format!(
+        "mkdir {} || exit 3; exec python3 tests/apps/shop.py {port}",
+        lock.display()
+    );
+    let result = rehearse_fixed(port, &format!("once-{port}"), &["sh", "-c", &script]);
+    assert_eq!(result["alone"], true);
+    assert!(result.to_string().contains("--app-port="), "{result}");
+    let why = result["aloneBecause"].as_str().unwrap();
+    assert!(!why.is_empty(), "{result}");
 }
 
 #[test]

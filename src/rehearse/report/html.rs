@@ -44,7 +44,7 @@ pub fn page(rehearsal: &Rehearsal) -> String {
         true => "A restart of the app's container",
         false => "The deletion of its pod",
     };
-    let takes_over = match rehearsal.alone {
+    let takes_over = match rehearsal.alone.is_some() {
         true => {
             "then other pods take them, since the app's port is fixed and it was rehearsed alone"
         }

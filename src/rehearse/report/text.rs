@@ -33,9 +33,12 @@ pub fn text(rehearsal: &Rehearsal, page: Option<&Path>) -> String {
     if let Some(doubt) = &rehearsal.doubt {
         text += &format!("But {doubt}.\n");
     }
-    if rehearsal.alone {
-        text += "The app's port is fixed, so it was rehearsed alone: no second instance took over, and after the routes had \
-                 changed no new connections were made.\n";
+    if let Some(why) = &rehearsal.alone {
+        text += &format!(
+            "The app's port is fixed, and it was rehearsed alone: no second instance took over, and after the routes had \
+             changed no new connections were made ({}).\n",
+            why.lines().next().unwrap_or_default()
+        );
     }
     for advice in &rehearsal.advice {
         text += &format!("- {advice}\n");
