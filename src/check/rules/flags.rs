@@ -161,11 +161,15 @@ fn port_that_nobody_opens(facts: &PodFacts<'_>, findings: &mut Findings) {
             ),
             None => format!(", and the containers name {}", names.join(", ")),
         };
-        findings.add(
+        let finding = findings.add(
             &facts.source,
             &node.span,
             format!("{what} is at port {port}, which no container of the pod names{hint}"),
         );
+        if let (Some((_, meant)), Some(word)) = (meant, node.text()) {
+            let right = with_port(word, port, meant);
+            finding.remedy(format!("{}\n", serde_json::Value::from(right)));
+        }
     };
     for (text, node) in sidecar.flags.all("app-port") {
         if let Ok(port) = text.parse() {
@@ -177,6 +181,18 @@ fn port_that_nobody_opens(facts: &PodFacts<'_>, findings: &mut Findings) {
             let is_of_connections = text.starts_with("tcp://") || text.starts_with("tcp-busy://");
             check("this source", port, node, is_of_connections);
         }
+    }
+}
+
+/// A flag, or its value, with another port.
+fn with_port(word: &str, port: i64, meant: i64) -> String {
+    let right = [":", "="].into_iter().fold(word.to_owned(), |word, sign| {
+        word.replacen(&format!("{sign}{port}"), &format!("{sign}{meant}"), 1)
+    });
+    match right == word {
+        // It stands in a word of its own.
+        true => meant.to_string(),
+        false => right,
     }
 }
 
@@ -210,6 +226,20 @@ fn local_port(source: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_of_a_flag_has_the_right_port_in_its_place() {
+        for (word, right) in [
+            ("--app-port=80", "--app-port=8000"),
+            ("80", "8000"),
+            (
+                "--inflight=fastapi://127.0.0.1:80",
+                "--inflight=fastapi://127.0.0.1:8000",
+            ),
+        ] {
+            assert_eq!(with_port(word, 80, 8000), right);
+        }
+    }
 
     #[test]
     fn a_source_in_the_pod_has_a_port() {
