@@ -40,8 +40,8 @@ pages: setup ## checks the documentation: links, tables, the messages of the sou
 
 check: fmt lint deps clippy docs msrv test chart own pages static ## everything CI checks
 
-bench: ## measures, and prints tables
-	cargo bench --locked
+bench: ## measures, and prints tables: make bench ONLY=peers
+	cargo bench --locked $(addprefix --bench ,$(ONLY))
 
 export SOAK_MINUTES ?= 60
 soak: ## drains and reopens under load and slow clients for an hour, or so long: make soak SOAK_MINUTES=10

@@ -1,4 +1,4 @@
-//! The real sidecar as a child process of a benchmark.
+//! The real sidecar as a child process of a benchmark; `GRACEKEEPER=/path` names another binary, such as the image's.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,7 +15,9 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it with these flags, and waits until it is ready.
     pub fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gracekeeper"))
+        let built = env!("CARGO_BIN_EXE_gracekeeper");
+        let binary = std::env::var_os("GRACEKEEPER").unwrap_or_else(|| built.into());
+        let mut child = Command::new(binary)
             .args(["run", "--listen=127.0.0.1:0", "--log-format=json"])
             .args(flags)
             .stderr(Stdio::piped())
