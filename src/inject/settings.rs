@@ -1,7 +1,7 @@
 //! The settings of injection: their names and patterns, which the chart's policy has too, and their values by origin.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use regex::Regex;
 use serde::Deserialize;
@@ -22,9 +22,26 @@ pub struct Setting {
     pub name: &'static str,
     /// Who may set it.
     pub place: Place,
-    pattern: Regex,
+    pattern: Arc<Pattern>,
     /// What to write instead of a wrong value.
     pub remedy: String,
+}
+
+/// How a value is written. Compiled when a value is compared: the table is read for the command line of every command, and
+/// the sidecar, which compares none, would keep the regexes of all.
+#[derive(Debug)]
+struct Pattern {
+    text: String,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// None where it cannot be compiled, which a test rules out.
+    fn regex(&self) -> Option<&Regex> {
+        self.regex
+            .get_or_init(|| Regex::new(&self.text).ok())
+            .as_ref()
+    }
 }
 
 /// Who may set a setting.
@@ -90,7 +107,13 @@ impl Table {
         ];
         // A pattern stands for several settings.
         let patterns: BTreeMap<_, _> = (file.kinds.iter())
-            .filter_map(|(name, kind)| Some((name.as_str(), Regex::new(&kind.pattern).ok()?)))
+            .map(|(name, kind)| {
+                let pattern = Pattern {
+                    text: kind.pattern.clone(),
+                    regex: OnceLock::new(),
+                };
+                (name.as_str(), Arc::new(pattern))
+            })
             .collect();
         for (place, entries) in lists {
             for entry in entries {
@@ -128,7 +151,7 @@ impl Setting {
 
     /// Whether a value may be one, as far as its form tells.
     pub fn takes(&self, value: &str) -> bool {
-        self.pattern.is_match(value)
+        self.pattern.regex().is_some_and(|it| it.is_match(value))
     }
 
     /// Whether a pod's annotation may set it.
@@ -201,6 +224,9 @@ mod tests {
         let entries = file.flags.len() + file.pod.len() + file.settings.len();
         assert_eq!(Setting::all().len(), entries);
         assert!(entries > 30);
+        for setting in Setting::all() {
+            assert!(setting.pattern.regex().is_some(), "{}", setting.name);
+        }
         for name in &SETTINGS.not_flags_of_the_hook {
             assert!(Setting::named(name).is_some(), "{name}");
         }
