@@ -182,7 +182,7 @@ impl Watcher {
         began: Instant,
         routes_changed: Option<Instant>,
     ) -> Result<TrafficSnapshot, Missed> {
-        if !(watch.as_ref()).is_some_and(|watch| watch.evidence.began() == began) {
+        if (watch.as_ref()).is_none_or(|watch| watch.evidence.began() != began) {
             // What the drain before cut off is not forgotten over this one.
             if let Some(watch) = watch {
                 self.final_counts(watch, false).await;
