@@ -14,7 +14,7 @@ mod netlink;
 mod procfs;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,7 @@ use history::History;
 pub use listeners::inodes;
 pub use listeners::{Listener, SIDECAR_PORTS, listeners, listeners_of_others};
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
+use procfs::Replies;
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
 /// acknowledges by 40 to 200 ms, for the reply to go with it.
@@ -137,32 +138,31 @@ impl Table {
             }
         })
         .await?;
-        self.judge_tied(ports, tied, each);
+        let said = self.replies_to(&tied, ports).await;
+        self.judge_tied(tied, &said, each);
         self.history().end_read();
         Ok(listeners)
     }
 
-    /// Judges those whose last request and last answer bear the same tick. The kernel is asked whether the app has
-    /// replied, once for what has come on a connection so far: its other table is slower to read.
-    fn judge_tied(
-        &self,
-        ports: &BTreeSet<u16>,
-        mut tied: Vec<Connection>,
-        mut each: impl FnMut(Connection),
-    ) {
-        let mut history = self.history();
-        let known = |history: &History, of: &Connection| {
-            (history.of(of.cookie)).and_then(|past| past.replied_to(of))
+    /// What the kernel says of the app's replies on connections whose last request and last answer bear the same tick. It is
+    /// asked once for what has come on a connection so far: its other table is slower to read.
+    async fn replies_to(&self, tied: &[Connection], ports: &BTreeSet<u16>) -> Replies {
+        let ask = {
+            let history = self.history();
+            tied.iter().any(|of| replied_to(&history, of).is_none())
         };
-        let ask = tied.iter().any(|of| known(&history, of).is_none());
-        let said = if ask && procfs::tells_replies() {
+        match ask && procfs::tells_replies() {
             // Where it cannot be read, the rule does without.
-            procfs::replies(ports).unwrap_or_default()
-        } else {
-            HashMap::new()
-        };
-        for mut connection in tied.drain(..) {
-            let replied = known(&history, &connection)
+            true => procfs::replies(ports).await.unwrap_or_default(),
+            false => Replies::new(),
+        }
+    }
+
+    /// Judges those connections by what the kernel has said, now or before.
+    fn judge_tied(&self, tied: Vec<Connection>, said: &Replies, mut each: impl FnMut(Connection)) {
+        let mut history = self.history();
+        for mut connection in tied {
+            let replied = replied_to(&history, &connection)
                 .unwrap_or_else(|| said.get(&(connection.port, connection.peer)).copied());
             history.take(&mut connection, Some(replied));
             each(connection);
@@ -208,10 +208,44 @@ impl Table {
             .await;
         match (read, rule) {
             (Ok(listeners), _) => Ok((count, !listeners.is_empty() || ports.is_empty())),
-            (Err(_), Rule::Open) => procfs::count(&ports, ours).map_err(Error::Refused),
+            (Err(_), Rule::Open) => procfs::count(&ports, ours).await.map_err(Error::Refused),
             (Err(e), _) => Err(e),
         }
     }
+}
+
+/// What the kernel has said before of the app's reply to what has come on a connection by now.
+fn replied_to(history: &History, of: &Connection) -> Option<Option<bool>> {
+    history.of(of.cookie)?.replied_to(of)
+}
+
+/// Takes netlink's datagrams for reads of the table, one after the other, and judges each connection: for the fuzz target.
+/// Says how many messages there were on sockets, and how many of them were called busy and not.
+///
+/// # Errors
+/// When one of them makes no sense.
+#[doc(hidden)]
+pub fn judged_of(datagrams: &[&[u8]]) -> Result<(usize, usize), Error> {
+    let (mut messages, mut busy) = (0, 0);
+    let mut history = History::default();
+    for datagram in datagrams {
+        history.begin_read();
+        netlink::connections_of(datagram, |mut connection, _| {
+            let replied = connection.is_tied().then_some(None);
+            history.take(&mut connection, replied);
+            messages += 1;
+            busy +=
+                usize::from(connection.is_busy(Duration::from_secs(1), Duration::from_secs(10)));
+        })?;
+        history.end_read();
+    }
+    Ok((messages, busy))
+}
+
+/// The ends and the state of each socket of a table in `/proc/net`: for the fuzz target.
+#[doc(hidden)]
+pub fn sockets_of(table: &str) -> Vec<(SocketAddr, SocketAddr, String)> {
+    procfs::sockets_of(table)
 }
 
 #[cfg(test)]

@@ -186,10 +186,12 @@ impl Sidecar {
         Self::start_under(&[], flags, environment)
     }
 
-    /// Starts it by a command that limits it, and then becomes it.
+    /// Starts it by a command that limits it, and then becomes it. `GRACEKEEPER_BINARY` names another build of it: `make soak`.
     pub fn start_under(limit: &[&str], flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut words = limit.to_vec();
-        words.push(env!("CARGO_BIN_EXE_gracekeeper"));
+        let binary = std::env::var("GRACEKEEPER_BINARY");
+        let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_gracekeeper").to_owned());
+        words.push(&binary);
         let mut command = Command::new(words[0]);
         command
             .args(&words[1..])

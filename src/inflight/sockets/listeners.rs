@@ -41,7 +41,7 @@ pub struct Listener {
 /// When the kernel cannot be asked, or does not answer.
 pub async fn listeners() -> Result<Vec<Listener>, Error> {
     match netlink::listeners().await {
-        Err(refused @ Error::Refused(_)) => procfs::listeners().map_err(|_| refused),
+        Err(refused @ Error::Refused(_)) => procfs::listeners().await.map_err(|_| refused),
         answer => answer,
     }
 }
@@ -92,12 +92,12 @@ mod tests {
             };
             let seen = of_it(netlink::listeners().await.unwrap());
             assert!(seen.is_some(), "{address}");
-            assert_eq!(of_it(procfs::listeners().unwrap()), seen);
+            assert_eq!(of_it(procfs::listeners().await.unwrap()), seen);
             assert_eq!(of_it(listeners().await.unwrap()), seen);
             assert_eq!(of_it(listeners_of_others().await.unwrap()), None);
             let _client = std::net::TcpStream::connect(local).unwrap();
             assert_eq!(
-                of_it(procfs::listeners().unwrap()),
+                of_it(procfs::listeners().await.unwrap()),
                 seen,
                 "a connection does not listen"
             );

@@ -128,16 +128,35 @@ async fn ask(
     sent.map_err(Error::Refused)?;
     loop {
         receive(&socket, &mut buffer).await.map_err(Error::Broken)?;
-        for message in Messages(&buffer) {
-            match message?.kind()? {
-                Kind::Done => return Ok(()),
-                Kind::Socket(payload) => each(payload).ok_or_else(short)?,
-                Kind::Other => {}
-            }
+        if is_last(&buffer, &mut each)? {
+            return Ok(());
         }
         // A long table is read in many pieces, and probes want an answer in between.
         tokio::task::yield_now().await;
     }
+}
+
+/// Hands out a datagram's messages on sockets; whether the answer ends with it.
+fn is_last(datagram: &[u8], mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<bool, Error> {
+    for message in Messages(datagram) {
+        match message?.kind()? {
+            Kind::Done => return Ok(true),
+            Kind::Socket(payload) => each(payload).ok_or_else(short)?,
+            Kind::Other => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Hands out the connections of a datagram, those in TIME_WAIT too: for the fuzz target.
+pub fn connections_of(
+    datagram: &[u8],
+    mut each: impl FnMut(Connection, Option<RecentlyClosed>),
+) -> Result<bool, Error> {
+    is_last(datagram, |message| {
+        let _ = listener(message);
+        Some(each(connection(message)?, closed_before(message)?))
+    })
 }
 
 /// The end of a TCP connection, on any port.

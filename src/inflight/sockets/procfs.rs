@@ -11,6 +11,9 @@ use super::Listener;
 
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
+/// How many lines are read before other work has its turn.
+const LINES_AT_ONCE: usize = 128;
+
 const ESTABLISHED: &str = "01";
 const LISTEN: &str = "0A";
 
@@ -18,14 +21,18 @@ const LISTEN: &str = "0A";
 ///
 /// # Errors
 /// When neither table can be read.
-pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Result<(u64, bool)> {
+pub async fn count(
+    ports: &BTreeSet<u16>,
+    ours: impl Fn(SocketAddr) -> bool,
+) -> io::Result<(u64, bool)> {
     let (mut count, mut listens) = (0, false);
     read(|_, entry| {
         if ports.contains(&entry.local.port()) {
             listens |= entry.state == LISTEN;
             count += u64::from(entry.state == ESTABLISHED && !ours(entry.peer));
         }
-    })?;
+    })
+    .await?;
     Ok((count, listens))
 }
 
@@ -33,7 +40,7 @@ pub fn count(ports: &BTreeSet<u16>, ours: impl Fn(SocketAddr) -> bool) -> io::Re
 ///
 /// # Errors
 /// When neither table can be read.
-pub fn listeners() -> io::Result<Vec<Listener>> {
+pub async fn listeners() -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     read(|line, entry| {
         if entry.state == LISTEN
@@ -45,9 +52,13 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
                 inode,
             });
         }
-    })?;
+    })
+    .await?;
     Ok(listeners)
 }
+
+/// By port and peer, whether the app has replied.
+pub type Replies = HashMap<(u16, SocketAddr), bool>;
 
 /// Of the connections of these local ports, by port and peer: whether the app has replied to what came last, if that has
 /// had half a second.
@@ -57,8 +68,8 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
 ///
 /// # Errors
 /// When neither table can be read.
-pub fn replies(ports: &BTreeSet<u16>) -> io::Result<HashMap<(u16, SocketAddr), bool>> {
-    let mut replies = HashMap::new();
+pub async fn replies(ports: &BTreeSet<u16>) -> io::Result<Replies> {
+    let mut replies = Replies::new();
     read(|line, entry| {
         let port = entry.local.port();
         if ports.contains(&port)
@@ -66,7 +77,8 @@ pub fn replies(ports: &BTreeSet<u16>) -> io::Result<HashMap<(u16, SocketAddr), b
         {
             replies.insert((port, entry.peer), interactive);
         }
-    })?;
+    })
+    .await?;
     Ok(replies)
 }
 
@@ -91,8 +103,9 @@ fn is_since_5_19(release: &str) -> bool {
     }
 }
 
-/// Reads the lines of both tables, each with its [`Entry`].
-fn read(mut each: impl FnMut(&str, Entry<'_>)) -> io::Result<()> {
+/// Reads the lines of both tables, each with its [`Entry`]. The kernel writes some 200,000 lines a second, for all sockets
+/// of the network namespace: probes want an answer in between.
+async fn read(mut each: impl FnMut(&str, Entry<'_>)) -> io::Result<()> {
     let mut read = Err(io::ErrorKind::NotFound.into());
     for table in TABLES {
         // Without IPv6 there is no second one.
@@ -103,15 +116,28 @@ fn read(mut each: impl FnMut(&str, Entry<'_>)) -> io::Result<()> {
                 continue;
             }
         };
-        for line in BufReader::new(file).lines() {
+        for (number, line) in BufReader::new(file).lines().enumerate() {
             let line = line?;
             if let Some(entry) = entry(&line) {
                 each(&line, entry);
+            }
+            if number % LINES_AT_ONCE == LINES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
             }
         }
         read = Ok(());
     }
     read
+}
+
+/// The ends and the state of each socket in a table's text: for the fuzz target.
+pub fn sockets_of(table: &str) -> Vec<(SocketAddr, SocketAddr, String)> {
+    let sockets = table.lines().filter_map(|line| {
+        let _ = (inode(line), interactive(line));
+        let entry = entry(line)?;
+        Some((entry.local, entry.peer, entry.state.to_owned()))
+    });
+    sockets.collect()
 }
 
 /// The last bit of what a line says of quick acknowledgements. Sockets that listen or die have no such word.
@@ -201,8 +227,8 @@ mod tests {
         assert!(!is_since_5_19("5.15.0-1051-aws") && !is_since_5_19("4.19.0"));
     }
 
-    #[test]
-    fn connections_are_counted_and_ours_are_not() {
+    #[tokio::test]
+    async fn connections_are_counted_and_ours_are_not() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let clients: Vec<_> = (0..3)
@@ -210,7 +236,7 @@ mod tests {
             .collect();
         let own = clients[0].local_addr().unwrap();
         let ports = BTreeSet::from([port]);
-        assert_eq!(count(&ports, |_| false).unwrap(), (3, true));
-        assert_eq!(count(&ports, |peer| peer == own).unwrap(), (2, true));
+        assert_eq!(count(&ports, |_| false).await.unwrap(), (3, true));
+        assert_eq!(count(&ports, |peer| peer == own).await.unwrap(), (2, true));
     }
 }
