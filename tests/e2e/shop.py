@@ -93,11 +93,13 @@ def stopped_by(images, way, told=False, rude=False, grace=60):
 
 
 def with_exec_hook(images, rude=False, grace=60):
-    """A pod whose hook is a command, brought by an init container; the sidecar is there as well."""
+    """A pod whose hook is a command, brought by an init container; the sidecar is there as well, with a drain file."""
     flags = [f"--grace-period={grace}s", f"--app-port={PORT}", f"--inflight={METRIC}"]
     # Not where an image has the binary itself.
     volume = {"name": "hook", "mountPath": "/hook"}
-    sidecar = keeper(images, grace, appPorts=[PORT], inflight=[METRIC])["sidecar"]
+    drain = {"name": "drain", "mountPath": "/run/drain"}
+    sidecar = keeper(images, grace, appPorts=[PORT], inflight=[METRIC], drainFile="/run/drain/draining",
+                     volumeMounts=[drain])["sidecar"]
     install = {
         "name": "install",
         "image": images["gracekeeper"],
@@ -107,10 +109,10 @@ def with_exec_hook(images, rude=False, grace=60):
         "securityContext": SECURITY,
     }
     container = app(images, rude)
-    container["volumeMounts"] = [volume | {"readOnly": True}]
+    container["volumeMounts"] = [volume | {"readOnly": True}, drain | {"readOnly": True}]
     container["env"] = [*container["env"], {"name": "GRACEKEEPER_TOKEN", "value": TOKEN}, *POD_IS]
     container["lifecycle"] = {"preStop": {"exec": {"command": ["/hook/gracekeeper", "hook", *flags]}}}
-    return pod([container], [install, sidecar], grace=grace, volumes=[{"name": "hook", "emptyDir": {}}])
+    return pod([container], [install, sidecar], grace=grace, volumes=[{"name": name, "emptyDir": {}} for name in ("hook", "drain")])
 
 
 def workload(kind, spec, replicas=3, name="shop", **more):

@@ -18,14 +18,19 @@ def back(pod, container):
     return restarts(pod, container) == 1 and pod.ready
 
 
+def can_fall_ill(spec):
+    """Its liveness probe fails once the app is told to be sick."""
+    app = spec["containers"][0]
+    app["livenessProbe"] = {"httpGet": {"path": "/livez", "port": shop.PORT}, "periodSeconds": 1, "failureThreshold": 3}
+    # It goes on to be sent requests while it is ill: its own readiness says nothing of that.
+    app["readinessProbe"] = {"tcpSocket": {"port": shop.PORT}, "periodSeconds": 1}
+
+
 @scenario("the app fails its liveness probe: it is drained and restarted, and the sidecar reopens by itself")
 def liveness(cluster, result):
     with cluster.namespace("liveness", result) as ns:
         spec = shop.stopped_by(ns.images, "gracekeeper, metric", rude=True)
-        spec["containers"][0]["livenessProbe"] = {
-            "httpGet": {"path": "/livez", "port": shop.PORT}, "periodSeconds": 1, "failureThreshold": 3}
-        # The app goes on to be sent requests while it is ill: its own readiness says nothing of that.
-        spec["containers"][0]["readinessProbe"] = {"tcpSocket": {"port": shop.PORT}, "periodSeconds": 1}
+        can_fall_ill(spec)
         shop.opened(ns, shop.workload("Deployment", spec))
         load = Load(ns)
         pod = ns.pods.there()[0]
@@ -90,6 +95,29 @@ def killed_draining(cluster, result):
         result.outcomes.append(load.stop())
         result.pods, result.events = [pod], ns.events()
         assert result.failed == 0, str(result.outcomes[0])
+
+
+@scenario("the sidecar is killed in the drain for a restart of the app: it comes back and goes on with that drain")
+def killed_restarting(cluster, result):
+    with cluster.namespace("killed-restarting", result) as ns:
+        spec = shop.with_exec_hook(ns.images, rude=True) | {"shareProcessNamespace": True}
+        can_fall_ill(spec)
+        shop.opened(ns, shop.workload("Deployment", spec))
+        load = Load(ns)
+        pod = ns.pods.there()[0]
+        ns.ask(pod.name, "POST", f"http://127.0.0.1:{shop.PORT}/sick")
+        wait_for("the drain", lambda: [event for event in ns.events("DrainStarted")
+                                       if event["regarding"]["name"] == pod.name], 20)
+        ns.kubectl("exec", pod.name, "--container=shop", "--", "/shop", "kill", "gracekeeper run")
+        wait_for("both to be restarted and the pod ready again",
+                 lambda: back(pod, "gracekeeper") and restarts(pod, "shop") == 1)
+        said = ns.kubectl("logs", pod.name, "--container=gracekeeper")
+        time.sleep(3)
+        result.outcomes.append(load.stop())
+        result.pods, result.events = ns.pods.of(), ns.events()
+        assert "sidecar restart" in said, said
+        assert result.failed == 0, str(result.outcomes[0])
+        assert not pod.deleted
 
 
 @scenario("the API server is away during a drain: the drain is the same", alone=True)
