@@ -2,6 +2,7 @@
 //!
 //! It is a filter, and so a post-renderer of Helm; of a `ResourceList` it makes one again, and so it is a KRM function.
 
+mod kept;
 mod plan;
 mod removal;
 mod settings;
@@ -391,6 +392,12 @@ impl Injection {
                 )),
             }
         }
+        if !self.uninject && changed != text && !kept::keeps(&changed, &stream) {
+            output.errors.push(format!(
+                "{}: it is written in a way in which nothing can be added to it; write mappings and lists in blocks, one entry a line",
+                place(1)
+            ));
+        }
         output.text += &changed;
     }
 
@@ -409,6 +416,30 @@ impl Injection {
             }
         }
         settings
+    }
+}
+
+/// Injects into a text, or takes out again what was injected, with these settings: for the fuzz target.
+///
+/// # Errors
+/// When a manifest cannot be understood, or has no place for what is injected.
+#[doc(hidden)]
+pub fn inject_text(text: &str, given: &[(&str, &str)], uninject: bool) -> Result<String, String> {
+    let mut settings = Settings::built_in();
+    for (name, value) in given {
+        settings.set(name, value);
+    }
+    let injection = Injection {
+        files: Vec::new(),
+        uninject,
+        in_place: false,
+        settings,
+        namespace: "default".to_owned(),
+    };
+    let output = injection.file("fuzz", text, &Namespaces::of(text));
+    match output.errors.is_empty() {
+        true => Ok(output.text),
+        false => Err(output.errors.join("\n")),
     }
 }
 

@@ -48,9 +48,13 @@ pub fn changed(text: &str, number: usize, change: &Change) -> Option<String> {
             path,
             value,
             position,
-        } => match at(holder, path).filter(|it| it.is_sequence()) {
-            Some(list) => edit::add_item(text, list, *position, &yaml(value))?,
-            None => set(text, holder, path, &Value::Array(vec![value.clone()]))?,
+        } => match at(holder, path) {
+            Some(list) if list.is_sequence() => {
+                edit::add_item(text, list, *position, &yaml(value))?
+            }
+            // What is no list stays as it is.
+            Some(other) if !other.is_null() => return None,
+            _ => set(text, holder, path, &Value::Array(vec![value.clone()]))?,
         },
     };
     edit::apply(text, &[edit])

@@ -320,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn block_scalars_know_their_bytes_wherever_they_begin() {
+        for (text, shown) in [
+            ("a: > # x > y\n  z\n", "> # x > y\n  z"),
+            ("a: >\n\n  > x\n", ">\n\n  > x"),
+            ("b: >\n  x\na: >-", ">-"),
+            ("b: >\n  x\na: >-\n", ">-"),
+            ("b: |\n  x\na: | # |\n", "| # |"),
+            ("a: |+2 # end\n\n# not this\nb: 1\n", "|+2 # end"),
+            ("a > b: 1\na: !!str >\n  x\n", ">\n  x"),
+            ("a: |\r\n  x\r\nb: 1\r\n", "|\r\n  x"),
+        ] {
+            let span = root(text).get("a").unwrap().span.clone();
+            assert_eq!(&text[span], shown, "{text:?}");
+        }
+    }
+
+    #[test]
     fn lines_and_columns_are_counted_from_one_and_in_characters() {
         let stream = Stream::parse("ä: 1\nüü: x\n".to_owned());
         let x = stream.text.find('x').unwrap();

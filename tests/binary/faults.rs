@@ -544,6 +544,41 @@ fn where_netlink_is_refused_time_decides_and_connections_can_still_be_counted() 
 }
 
 #[test]
+fn more_connections_than_the_kernel_can_tell_of_while_the_sidecar_is_frozen_change_no_verdict() {
+    let script = super::support::folder("tests/apps/without.py");
+    let limit = ["python3", script.to_str().unwrap(), "buffers"];
+    let flags = ["--grace-period=120s", "--log-level=debug"];
+    let (shop, hook) = Shop::draining(&limit, &flags);
+    wait_for("the first look", || {
+        shop.sidecar.status()["arrivals"].as_u64()
+    });
+    // So many notices take up the default buffer several times over.
+    let default = fs::read_to_string("/proc/sys/net/core/rmem_default").unwrap();
+    let connections = default.trim().parse::<u64>().unwrap() / 512;
+    shop.sidecar.process.signal("STOP");
+    let (base, each) = (&shop.base, connections.div_ceil(4));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..each {
+                    let answer = ask("GET", &format!("{base}/hello"), &[]).unwrap();
+                    assert_eq!(answer.status, 200);
+                }
+            });
+        }
+    });
+    shop.sidecar.process.signal("CONT");
+    wait_for("what was lost to be known", || {
+        let said = shop.sidecar.said("than the kernel could tell of");
+        (!said.is_empty()).then_some(())
+    });
+    let (verdict, sidecar) = shop.finishes(hook);
+    let arrivals = verdict["arrivals"].as_u64().unwrap();
+    assert!((1..=4 * each + 1).contains(&arrivals), "{verdict}");
+    ends(sidecar);
+}
+
+#[test]
 fn in_a_user_namespace_the_kernel_shows_the_traffic_all_the_same() {
     let limit = ["unshare", "--user", "--map-root-user"];
     let mut unshare = std::process::Command::new(limit[0]);

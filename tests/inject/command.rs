@@ -209,6 +209,11 @@ fn what_cannot_be_injected_is_an_error_with_its_place() {
             "---\nx: &a {name: a}\n---\napiVersion: v1\nkind: Pod\nmetadata: &m {name: a}\nspec:\n  containers: [{name: a, image: a}]\nmore: *m\n",
             "-:8: Pod a is in a document with YAML aliases",
         ),
+        // What is no list is not replaced by one.
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: a}]\n  initContainers: {name: b}\n",
+            "-:5: Pod a has no place for what is injected",
+        ),
     ] {
         let output = inject(&[], input);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -75,7 +75,9 @@ impl Totals {
     /// Several exchanges of one kind in a row are seen as one, as their sums have the same form.
     pub fn is_control(&self) -> bool {
         let exchanges = u64::from(self.segments_received);
-        if exchanges == 0 || self.segments_received != self.segments_sent {
+        // More than 4 GiB are no control frames, and what is added to them below would not fit.
+        let is_more = self.received.max(self.acknowledged) >= u64::from(u32::MAX);
+        if exchanges == 0 || self.segments_received != self.segments_sent || is_more {
             return false;
         }
         TLS.iter().any(|tls| {

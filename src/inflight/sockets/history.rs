@@ -54,7 +54,7 @@ fn burst(seen: &Connection, past: Option<&Past>) -> u32 {
     match seen.totals().since(&past.totals).segments_received {
         0 => past.burst,
         more if past.last_received >= REPLY_KNOWN => more,
-        more if past.burst > 0 => past.burst + more,
+        more if past.burst > 0 => past.burst.saturating_add(more),
         _ => 0,
     }
 }
@@ -157,6 +157,19 @@ mod tests {
         Past {
             last_spoke,
             ..Past::new(&tie(100, 200, 2), None)
+        }
+    }
+
+    #[test]
+    fn counts_that_no_kernel_has_are_no_overflow() {
+        let mut history = History::default();
+        for segments in [1, u32::MAX, 1, u32::MAX] {
+            let mut seen = Connection {
+                last_received: 0,
+                ..tie(u64::MAX, u64::MAX, segments)
+            };
+            seen.segments_sent = segments;
+            history.take(&mut seen, None);
         }
     }
 

@@ -319,7 +319,10 @@ impl<'a> Message<'a> {
         match self.kind {
             TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => Ok(Kind::Socket(self.payload)),
             NLMSG_DONE | NLMSG_ERROR => match self.payload.get(..4).map(ne_i32) {
-                Some(code @ ..0) => Err(Error::Refused(io::Error::from_raw_os_error(-code))),
+                Some(code @ ..0) => {
+                    let number = code.saturating_neg();
+                    Err(Error::Refused(io::Error::from_raw_os_error(number)))
+                }
                 _ => Ok(Kind::Done),
             },
             _ => Ok(Kind::Other),

@@ -92,8 +92,8 @@ impl Reader {
             }
             Event::Scalar(value, style, anchor, _) => {
                 let range = match style {
-                    ScalarStyle::Literal => block_scalar(text, range, '|'),
-                    ScalarStyle::Folded => block_scalar(text, range, '>'),
+                    ScalarStyle::Literal => block_scalar(text, range, '|', value.is_empty()),
+                    ScalarStyle::Folded => block_scalar(text, range, '>', value.is_empty()),
                     _ => range,
                 };
                 let value = Value::Scalar {
@@ -193,11 +193,40 @@ impl Reader {
     }
 }
 
-/// The bytes of a block scalar: for the parser it begins after its first line and reaches to what comes next.
-fn block_scalar(text: &str, range: Range<usize>, indicator: char) -> Range<usize> {
-    let start = text[..range.start].rfind(indicator).unwrap_or(range.start);
-    let end = range.start + text[range.clone()].trim_end().len();
-    start..end
+/// The bytes of a block scalar: for the parser it begins after its first line and reaches to what comes next, but with its
+/// first line where the text ends with that.
+fn block_scalar(text: &str, range: Range<usize>, indicator: char, is_empty: bool) -> Range<usize> {
+    let start = match is_empty && text[range.start..].starts_with(indicator) {
+        true => range.start,
+        false => indicator_before(text, range.start, indicator).unwrap_or(range.start),
+    };
+    start..start + text[start..range.end].trim_end().len()
+}
+
+/// Where the last line before this place that says something has its indicator: after it there are signs of how the
+/// scalar is read, and a comment.
+fn indicator_before(text: &str, at: usize, indicator: char) -> Option<usize> {
+    let mut end = text[..at].rfind('\n')?;
+    let (starts, line) = loop {
+        let starts = text[..end].rfind('\n').map_or(0, |at| at + 1);
+        let line = &text[starts..end];
+        if !line.trim().is_empty() && !line.trim_start().starts_with('#') {
+            break (starts, line);
+        }
+        end = starts.checked_sub(1)?;
+    };
+    let is_it = |at: usize| {
+        let is_sign = |sign: char| sign.is_ascii_digit() || "+-".contains(sign);
+        let rest = line[at + indicator.len_utf8()..].trim_start_matches(is_sign);
+        let before = line[..at].chars().next_back();
+        before.is_none_or(char::is_whitespace)
+            && (rest.trim().is_empty()
+                || rest.starts_with(char::is_whitespace) && rest.trim_start().starts_with('#'))
+    };
+    let mut places = line.match_indices(indicator).map(|(place, _)| place);
+    places
+        .find(|&place| is_it(place))
+        .map(|place| starts + place)
 }
 
 /// A mapping of keys and values by turns, with what its merge keys add.

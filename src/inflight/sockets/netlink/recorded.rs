@@ -121,6 +121,7 @@ fn refusals_are_named_and_the_end_of_an_answer_is_none() {
         }
     }
     assert!(answer(NLMSG_DONE, 0).unwrap());
+    assert!(answer(NLMSG_ERROR, i32::MIN).is_err(), "and no overflow");
 }
 
 #[tokio::test]
