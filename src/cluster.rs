@@ -27,10 +27,9 @@ pub use events::CONTROLLER;
 pub use events::{NewEvent, Reason};
 #[cfg(feature = "tools")]
 pub use pod::OWN_CONTAINER;
-pub use pod::OwnPod;
-use pod::Pod;
 #[cfg(test)]
 pub use pod::{Deletion, Probes};
+pub use pod::{OwnPod, Pod};
 use transport::Transport;
 
 /// The longest that one call may take.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+pub use decision::{CounterNews, counted_of};
 pub use handle::{Handle, PodFacts, Refusal};
 pub use owner::{Inputs, Owner, new};
 pub use policy::{AppShutdown, Args, Policy, Readiness, WhenBlind, WhenStuck};

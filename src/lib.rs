@@ -7,6 +7,8 @@
 pub mod check;
 pub mod cli;
 pub mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hook;
 pub mod inflight;
 #[cfg(feature = "tools")]

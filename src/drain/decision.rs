@@ -15,7 +15,7 @@ use counter::{Counted, counted};
 use history::{QuietProof, SourceState};
 use moment::BestMoment;
 
-pub use counter::{CounterHistory, CounterNews};
+pub use counter::{CounterHistory, CounterNews, counted_of};
 pub use history::SourceHistory;
 
 /// What is known about the drain that runs.

@@ -109,6 +109,24 @@ pub fn counted(counters: &[CounterHistory]) -> Option<Counted> {
     })
 }
 
+/// What a counter has counted after each of these readings, and what there was to say of it; a reading of nothing is one
+/// that failed. For the fuzz target.
+pub fn counted_of(readings: &[Option<f64>]) -> Vec<(Option<u64>, CounterNews)> {
+    let now = Instant::now();
+    let mut history = CounterHistory::default();
+    let take = |reading: &Option<f64>| {
+        let news = history.take(&Read {
+            source: 0,
+            began: now,
+            ended: now,
+            seen: reading.map_or(Reading::Unknown, Reading::Count),
+        });
+        let counted = counted(std::slice::from_ref(&history));
+        (counted.map(|counted| counted.requests), news)
+    };
+    readings.iter().map(take).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
