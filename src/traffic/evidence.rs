@@ -251,7 +251,7 @@ impl Evidence {
             }
             None => {}
         }
-        let probe = self.is_probe(kubelet, now);
+        let probe = self.is_probe(closed, kubelet, now);
         self.cut.closed(closed, last, probe);
     }
 
@@ -259,14 +259,16 @@ impl Evidence {
     /// kubelet's.
     pub fn closing(&mut self, seen: &Connection, kubelet: bool, now: Instant) {
         let last = self.known.get(&seen.cookie).copied();
-        let probe = self.is_probe(kubelet, now);
+        let probe = self.is_probe(seen, kubelet, now);
         self.cut.closing(seen, last, probe);
     }
 
     /// Whether a connection from the kubelet's address may be a probe. Where more has come from there than probes would,
     /// it stands for clients that came through the node.
-    fn is_probe(&mut self, kubelet: bool, now: Instant) -> bool {
-        kubelet && {
+    /// That is asked only of what looks like one: to judge all visits of an address takes a while, and a node's address may
+    /// stand for many clients.
+    fn is_probe(&mut self, closed: &Connection, kubelet: bool, now: Instant) -> bool {
+        kubelet && Cut::is_like_probe(closed) && {
             self.arrivals.judge(now);
             !self.arrivals.clients_at_kubelet(now)
         }

@@ -90,15 +90,19 @@ impl Cut {
         }
     }
 
+    /// Whether a connection that closes looks like that of a probe without an answer. In plain HTTP that has a connection of
+    /// its own and one segment to say, and nothing has come back but the app's end. In TLS it looks like any client.
+    pub fn is_like_probe(closed: &Connection) -> bool {
+        closed.segments <= 1 && closed.acknowledged <= 1
+    }
+
     /// Counts a connection on which a client waited, except for probes: those whose time was over, as a hung app leaves
     /// them behind, and on each port one that was under way. Readiness is asked for until the containers have stopped.
     fn judge(&mut self, closed: &Connection, last: Option<LastSeen>, probe: bool) {
         if !waited(closed, last, self.max_quiet) {
             return;
         }
-        // A probe in plain HTTP has a connection of its own and one segment to say, and nothing has come back but the
-        // app's end. In TLS it looks like any client.
-        let like_one = probe && closed.segments <= 1 && closed.acknowledged <= 1;
+        let like_one = probe && Self::is_like_probe(closed);
         let gave_up = last.is_some_and(|last| last.gave_up);
         let lately = Duration::from_millis(closed.last_received.into()) < PROBE_LIMIT;
         // One that closes before the hooks are answered need not be the last.
