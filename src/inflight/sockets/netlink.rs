@@ -155,7 +155,8 @@ pub fn connections_of(
 ) -> Result<bool, Error> {
     is_last(datagram, |message| {
         let _ = listener(message);
-        Some(each(connection(message)?, closed_before(message)?))
+        each(connection(message)?, closed_before(message)?);
+        Some(())
     })
 }
 
