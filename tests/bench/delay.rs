@@ -5,15 +5,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod app;
 mod child;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use app::App;
 use child::{Sidecar, ask};
 
 const DRAINS: u32 = 200;
@@ -59,7 +57,7 @@ fn columns(mut times: Vec<Duration>) -> String {
 fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
     let (mut delays, mut readiness) = (Vec::new(), Vec::new());
     for n in 0..DRAINS {
-        app.inside.store(1, Ordering::SeqCst);
+        app.set(1);
         let called = Instant::now();
         assert!(sidecar.ask("POST /drain").contains(" 202 "));
         readiness.push(called.elapsed());
@@ -70,7 +68,7 @@ fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
         };
         // Spread evenly over the time between two polls.
         thread::sleep(Duration::from_millis(50) + Duration::from_millis(200) * n / DRAINS);
-        app.inside.store(0, Ordering::SeqCst);
+        app.set(0);
         let ended = Instant::now();
         let (answer, answered) = waiting.join().unwrap();
         assert!(answer.contains("\"drained\""), "{answer}");
@@ -78,34 +76,6 @@ fn drains(app: &App, sidecar: &Sidecar) -> (Vec<Duration>, Vec<Duration>) {
         assert!(sidecar.ask("DELETE /drain").contains(" 200 "));
     }
     (delays, readiness)
-}
-
-/// Says how many requests are in flight, and has none.
-struct App {
-    address: SocketAddr,
-    inside: Arc<AtomicUsize>,
-}
-
-impl App {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let inside = Arc::new(AtomicUsize::new(0));
-        let shown = inside.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 4096]);
-                let page = format!("busy {}\n", shown.load(Ordering::SeqCst));
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}",
-                    page.len()
-                );
-            }
-        });
-        Self { address, inside }
-    }
 }
 
 fn start(app: &App, flags: &[&str]) -> Sidecar {

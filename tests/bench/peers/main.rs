@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "../app.rs"]
 mod app;
 #[path = "../child.rs"]
 #[expect(dead_code, reason = "what other benches ask of it")]
@@ -15,8 +16,9 @@ mod plot;
 mod ways;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use app::App;
 use child::Sidecar;
 use ways::Way;
 
@@ -60,12 +62,20 @@ fn ours(requests: &[Duration]) -> Vec<f64> {
 
 /// One drain of a sidecar of its own, beside an app of its own.
 fn drain(request: Duration) -> f64 {
-    let app = app::start();
+    let app = App::start();
+    app.set(1);
     let inflight = format!("--inflight=prometheus+http://{}/metrics#busy", app.address);
     let sidecar = Sidecar::start(&["--local-peers=clients", &inflight]);
-    let ended = app.end_after(request);
+    let ended = thread::spawn({
+        let app = app.clone();
+        move || {
+            thread::sleep(request);
+            app.set(0);
+            Instant::now()
+        }
+    });
     let answer = sidecar.ask("POST /drain?wait=true");
-    let answered = std::time::Instant::now();
+    let answered = Instant::now();
     assert!(answer.contains("tookSeconds"), "{answer}");
     let ended = ended.join().unwrap();
     let after = answered.saturating_duration_since(ended).as_secs_f64();
