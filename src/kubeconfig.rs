@@ -44,22 +44,34 @@ impl Access {
     }
 }
 
-/// All objects that there are, page by page.
+/// All objects that there are.
 ///
 /// # Errors
-/// When a page is refused, or not answered.
+/// As [`each`].
 pub async fn list<K>(api: &Api<K>) -> kube::Result<Vec<K>>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let mut params = ListParams::default().limit(PAGE);
     let mut objects = Vec::new();
+    each(api, |object| objects.push(object)).await?;
+    Ok(objects)
+}
+
+/// Hands out the objects that there are, page by page.
+///
+/// # Errors
+/// When a page is refused, or not answered. Those of the pages before were handed out.
+pub async fn each<K>(api: &Api<K>, mut take: impl FnMut(K)) -> kube::Result<()>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await?;
-        objects.extend(page.items);
+        page.items.into_iter().for_each(&mut take);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(objects),
+            None => return Ok(()),
         }
     }
 }

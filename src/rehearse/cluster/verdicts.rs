@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 
 use crate::cluster::{CONTROLLER, Reason};
-use crate::kubeconfig::{Access, list};
+use crate::kubeconfig::{Access, each};
 
 /// Events that tell how a drain ended.
 const ENDED: [Reason; 5] = [
@@ -31,8 +31,8 @@ pub struct Said {
 pub async fn read(access: &Access) -> BTreeMap<String, Said> {
     let api: Api<Event> = Api::namespaced(access.client.clone(), &access.namespace);
     let mut said = BTreeMap::new();
-    let events = list(&api).await.unwrap_or_default();
-    events.iter().for_each(|event| take(event, &mut said));
+    // What was read before a page failed is still worth showing.
+    let _ = each(&api, |event| take(&event, &mut said)).await;
     said
 }
 
