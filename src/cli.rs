@@ -203,6 +203,20 @@ enum Failure {
     Mistakes(Vec<Mistake>),
 }
 
+/// What comes of a command that has no flags of a drain; nothing of `command` where its settings are wrong.
+fn without_drain(
+    log: log::Settings,
+    command: Option<Command>,
+    errors: ConfigErrors,
+) -> Result<Invocation, Failure> {
+    let invocation = command.map(|command| Invocation {
+        log,
+        command,
+        warnings: Vec::new(),
+    });
+    errors.into_result(invocation).map_err(Failure::Mistakes)
+}
+
 fn attempt(
     files: Files,
     words: &[String],
@@ -223,65 +237,36 @@ fn attempt(
         Subcommand::Run(run) => (run, Command::Run),
         Subcommand::Hook(run) => (run, Command::Hook),
         Subcommand::Install(args) => {
-            let invocation = Invocation {
-                log: log::Settings::default(),
-                command: Command::Install(args),
-                warnings: Vec::new(),
-            };
-            return errors
-                .into_result(Some(invocation))
-                .map_err(Failure::Mistakes);
+            let command = Some(Command::Install(args));
+            return without_drain(log::Settings::default(), command, errors);
         }
         #[cfg(feature = "tools")]
         Subcommand::Inject(args) => {
-            let invocation = Invocation {
-                log: log::Settings::default(),
-                command: Command::Inject(args.validate(&mut errors)),
-                warnings: Vec::new(),
-            };
-            return errors
-                .into_result(Some(invocation))
-                .map_err(Failure::Mistakes);
+            let command = Some(Command::Inject(args.validate(&mut errors)));
+            return without_drain(log::Settings::default(), command, errors);
         }
         #[cfg(feature = "tools")]
         Subcommand::Check(args) => {
-            let invocation = args.validate(&mut errors).map(|settings| Invocation {
-                log: log::Settings::for_tools(),
-                command: Command::Check(Box::new(settings)),
-                warnings: Vec::new(),
-            });
-            return errors.into_result(invocation).map_err(Failure::Mistakes);
+            let settings = args.validate(&mut errors);
+            let command = settings.map(|settings| Command::Check(Box::new(settings)));
+            return without_drain(log::Settings::for_tools(), command, errors);
         }
         #[cfg(feature = "tools")]
         Subcommand::Rehearse(args) => {
             let settings = args.validate(&words, &mut errors);
-            let invocation = settings.map(|settings| Invocation {
-                log: log::Settings::for_tools(),
-                command: Command::Rehearse(Box::new(settings)),
-                warnings: Vec::new(),
-            });
-            return errors.into_result(invocation).map_err(Failure::Mistakes);
+            let command = settings.map(|settings| Command::Rehearse(Box::new(settings)));
+            return without_drain(log::Settings::for_tools(), command, errors);
         }
         #[cfg(feature = "tools")]
         Subcommand::RehearseClients(args) => {
             let settings = rehearse::ClientSettings::new(args, &mut errors);
-            let invocation = settings.map(|settings| Invocation {
-                log: log::Settings::for_tools(),
-                command: Command::RehearseClients(Box::new(settings)),
-                warnings: Vec::new(),
-            });
-            return errors.into_result(invocation).map_err(Failure::Mistakes);
+            let command = settings.map(|settings| Command::RehearseClients(Box::new(settings)));
+            return without_drain(log::Settings::for_tools(), command, errors);
         }
         #[cfg(feature = "tools")]
         Subcommand::RehearseNetwork(args) => {
-            let invocation = Invocation {
-                log: log::Settings::for_tools(),
-                command: Command::RehearseNetwork(args),
-                warnings: Vec::new(),
-            };
-            return errors
-                .into_result(Some(invocation))
-                .map_err(Failure::Mistakes);
+            let command = Some(Command::RehearseNetwork(args));
+            return without_drain(log::Settings::for_tools(), command, errors);
         }
     };
     let settings = run.settings(environment, &mut errors);
