@@ -30,9 +30,9 @@ const ASK_SPREAD: Duration = Duration::from_millis(300);
 /// How long after a failure it is asked for again, and each time twice as long after the one before. A drain lasts for
 /// seconds more, in which the pod's object still tells much: the probes, the real deadline. Of ten thousand pods that a
 /// busy API server has turned away, a tenth ask in the same second.
+///
+/// Each of these waits is spread over as long again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// And how far each of these waits is spread, as a part of it.
-const AGAIN_SPREAD: f64 = 1.0;
 /// How often, after the first time.
 const AGAIN_AT_MOST: u32 = 3;
 
@@ -280,7 +280,7 @@ impl Question {
             None => ASK_AFTER + spread(&self.cluster, ASK_SPREAD),
             Some(before) => {
                 let least = ASK_AGAIN * 2_u32.pow(before);
-                least + spread(&self.cluster, least.mul_f64(AGAIN_SPREAD))
+                least + spread(&self.cluster, least)
             }
         }
     }
