@@ -182,18 +182,17 @@ impl Watcher {
         began: Instant,
         routes_changed: Option<Instant>,
     ) -> Result<TrafficSnapshot, Missed> {
-        if (watch.as_ref()).is_none_or(|watch| watch.evidence.began() != began) {
-            // What the drain before cut off is not forgotten over this one.
-            if let Some(watch) = watch {
-                self.final_counts(watch, false).await;
+        let watch = match watch {
+            Some(watch) if watch.evidence.began() == began => watch,
+            other => {
+                // What the drain before cut off is not forgotten over this one.
+                if let Some(mut before) = other.take() {
+                    self.final_counts(&mut before, false).await;
+                }
+                other.insert(self.begin(began).await?)
             }
-            *watch = None;
-            *watch = Some(self.begin(began).await?);
-        }
-        match watch {
-            Some(watch) => self.read(watch, routes_changed).await,
-            None => Err(Missed::Refused),
-        }
+        };
+        self.read(watch, routes_changed).await
     }
 
     fn show(&self, watch: Option<&mut Watch>) {
