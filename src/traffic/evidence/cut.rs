@@ -102,12 +102,10 @@ impl Cut {
         if !waited(closed, last, self.max_quiet) {
             return;
         }
-        let like_one = probe && Self::is_like_probe(closed);
         let gave_up = last.is_some_and(|last| last.gave_up);
         let lately = Duration::from_millis(closed.last_received.into()) < PROBE_LIMIT;
-        // One that closes before the hooks are answered need not be the last.
-        if like_one
-            && (gave_up || lately && (!self.hook_answered || self.probed.insert(closed.port)))
+        // `probe` is said of what looks like one alone. One that closes before the hooks are answered need not be the last.
+        if probe && (gave_up || lately && (!self.hook_answered || self.probed.insert(closed.port)))
         {
             return;
         }
