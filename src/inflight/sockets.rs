@@ -29,6 +29,7 @@ pub use listeners::inodes;
 pub use listeners::{Listener, SIDECAR_PORTS, listeners, listeners_of_others};
 pub use netlink::{CloseNotice, CloseNotices, RecentlyClosed};
 use procfs::Replies;
+use tokio::time::Instant;
 
 /// How old something must be, in milliseconds, for the kernel to know whether the app replied to it. It delays what it
 /// acknowledges by 40 to 200 ms, for the reply to go with it.
@@ -125,7 +126,7 @@ impl Table {
             return Ok(Vec::new()); // The kernel would take that for all ports.
         }
         let mut tied = Vec::new();
-        self.history().begin_read();
+        self.history().begin_read(Instant::now());
         let listeners = netlink::dump(ports, |mut connection| {
             if connection.brought() > 0
                 && connection.is_tied()
@@ -229,7 +230,7 @@ pub fn judged_of(datagrams: &[&[u8]]) -> Result<(usize, usize), Error> {
     let (mut messages, mut busy) = (0, 0);
     let mut history = History::default();
     for datagram in datagrams {
-        history.begin_read();
+        history.begin_read(Instant::now());
         netlink::connections_of(datagram, |mut connection, _| {
             let replied = connection.is_tied().then_some(None);
             history.take(&mut connection, replied);

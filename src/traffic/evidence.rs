@@ -95,7 +95,7 @@ impl LastSeen {
     /// that leaves because of a GOAWAY. Whether the kernel counts the end of the client's half is not known, so both
     /// sizes are tried.
     fn is_farewell(&self, closed: &Connection) -> bool {
-        let idle = matches!(self.last_spoke, LastSpoke::App | LastSpoke::PerhapsIdle);
+        let idle = self.last_spoke.is_idle();
         let came = closed.brought().saturating_sub(self.brought);
         let went = closed.answered().saturating_sub(self.answered);
         idle && went > 0 && (is_farewell(came) || is_farewell(came + 1))
@@ -104,9 +104,9 @@ impl LastSeen {
     /// Nothing but the ends of this connection came and went since. Within TLS an end is said first, which from a client
     /// that waits for nothing is less than any request.
     fn is_of(&self, closed: &Connection) -> bool {
-        let goodbye = match self.last_spoke {
-            LastSpoke::App | LastSpoke::PerhapsIdle => CLOSE_NOTIFY,
-            LastSpoke::Client | LastSpoke::Unclear => 0,
+        let goodbye = match self.last_spoke.is_idle() {
+            true => CLOSE_NOTIFY,
+            false => 0,
         };
         closed.received <= self.brought + goodbye + 1
             && closed.acknowledged <= self.answered + goodbye + 1

@@ -86,8 +86,20 @@ pub enum LastSpoke {
     App,
     /// The client, but most likely it waits for nothing: it sent a control frame of WebSocket or HTTP/2, or it has left.
     PerhapsIdle,
+    /// The same, but the frame would have come late, so that a request is more likely than there.
+    PerhapsLate,
     /// The kernel's clock leaves it open.
     Unclear,
+}
+
+impl LastSpoke {
+    /// No client waits, or most likely none.
+    pub fn is_idle(self) -> bool {
+        match self {
+            LastSpoke::App | LastSpoke::PerhapsIdle | LastSpoke::PerhapsLate => true,
+            LastSpoke::Client | LastSpoke::Unclear => false,
+        }
+    }
 }
 
 /// What the kernel says of one connection. Ages are in milliseconds, counted from when it said so.
@@ -129,6 +141,8 @@ pub struct Connection {
     pub replied: Option<bool>,
     /// Which end spoke last, where earlier reads of the table tell more than this one.
     pub judged: Option<LastSpoke>,
+    /// How long ago the client's bytes came that may be a request, where earlier reads have told control frames apart.
+    pub last_request: Option<u32>,
     /// The bytes that moved last were control frames, as far as earlier reads have seen.
     pub only_control: bool,
 }
@@ -168,15 +182,17 @@ impl Connection {
     /// A client waits for an answer on it, as far as one read can tell: [`Connection::is_busy`] without what only moves
     /// bytes. Where the kernel's clock leaves it open, a client is taken to wait for as long as `max_quiet`; where it most
     /// likely does not, for three quarters of that, so that connections that are idle hold a drain for no more than about
-    /// 3 s beyond min-wait.
+    /// 3 s beyond min-wait; and where it may have answered a ping late, for twice `max_quiet`.
     pub fn waits(&self, max_quiet: Duration) -> bool {
-        let received = u128::from(self.last_received);
-        match self.last_spoke() {
-            LastSpoke::Client => true,
-            LastSpoke::App => false,
-            LastSpoke::PerhapsIdle => received < (max_quiet * 3 / 4).as_millis(),
-            LastSpoke::Unclear => received < max_quiet.as_millis(),
-        }
+        let limit = match self.last_spoke() {
+            LastSpoke::Client => return true,
+            LastSpoke::App => return false,
+            LastSpoke::PerhapsIdle => max_quiet * 3 / 4,
+            LastSpoke::Unclear => max_quiet,
+            LastSpoke::PerhapsLate => max_quiet * 2,
+        };
+        let request = self.last_request.unwrap_or(self.last_received);
+        u128::from(request) < limit.as_millis()
     }
 
     /// Which end sent bytes last, as far as this read and earlier ones tell.
@@ -268,6 +284,7 @@ impl Connection {
             last_acknowledgement: 3990,
             replied: None,
             judged: None,
+            last_request: None,
             only_control: false,
             segments_sent: 2,
             largest_segment: 536,

@@ -13,19 +13,32 @@ use super::frames::{self, Opening, Totals};
 /// program on a loaded machine.
 const PROMPT: Duration = Duration::from_millis(100);
 
+/// The same where that program, or the way to it, is slow at that moment. What comes so late can be a control frame, and
+/// is more often a request.
+const LATE: Duration = Duration::from_secs(2);
+
 /// What reads of the table have shown of a connection's control frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Control {
-    /// What the kernel had counted when nothing was on its way last.
-    totals: Totals,
-    spoke: Spoke,
+    known: Known,
     /// What the last change added; none where no read has seen a change.
     added: Option<Totals>,
     /// What was known before bytes came or went in one direction alone: these can be the first half of an exchange of
     /// control frames.
-    before_half: Option<(Totals, Spoke)>,
+    before_half: Option<Known>,
     /// The last change was control frames alone.
     only_control: bool,
+}
+
+/// What is known of a connection at a moment when nothing is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// What the kernel has counted.
+    totals: Totals,
+    spoke: Spoke,
+    /// When the client's last bytes came, those left out that came in control frames seen as such; in milliseconds of the
+    /// clock of [`Control::next`].
+    client_at: i64,
 }
 
 /// Which end spoke last, control frames left out.
@@ -36,6 +49,11 @@ enum Spoke {
     /// The client, right after the app. No read has shown whether that was a request or the answer to a ping, so it is
     /// taken for a request until such an exchange is seen.
     ClientPromptly,
+    /// The client, some time after the app. What it sent is taken for a request until an exchange of control frames is
+    /// seen, which shows that it can have been the late answer to a ping.
+    ClientLater,
+    /// The client, some time after the app, and what it sent can be the late answer to a ping.
+    PerhapsLate,
     /// The client, and what it sent is most likely a control frame, or it has left.
     PerhapsIdle,
     /// The app, or neither end ever.
@@ -50,43 +68,59 @@ impl From<LastSpoke> for Spoke {
             LastSpoke::Client => Spoke::Client,
             LastSpoke::App => Spoke::App,
             LastSpoke::PerhapsIdle => Spoke::PerhapsIdle,
+            LastSpoke::PerhapsLate => Spoke::PerhapsLate,
             LastSpoke::Unclear => Spoke::Unclear,
         }
     }
 }
 
 impl Spoke {
+    /// No client waits, or most likely none.
+    fn is_idle(self) -> bool {
+        matches!(self, Spoke::App | Spoke::PerhapsIdle | Spoke::PerhapsLate)
+    }
+
     /// What holds once an exchange of control frames has been seen. Where it was open whether the last bytes of the client
     /// were a request, they are taken for such a frame now.
     fn after_control(self) -> Self {
         match self {
             Spoke::Client => Spoke::Client,
+            Spoke::ClientLater | Spoke::PerhapsLate => Spoke::PerhapsLate,
             Spoke::ClientPromptly | Spoke::PerhapsIdle | Spoke::App | Spoke::Unclear => Spoke::App,
         }
     }
 }
 
 impl Control {
-    /// What is known after a read; `by_clock` is which end spoke last by the times of this read and of earlier ones.
-    pub fn next(before: Option<Control>, seen: &Connection, by_clock: LastSpoke) -> Option<Self> {
+    /// What is known after a read at `now`, in milliseconds of any one clock; `by_clock` is which end spoke last by the
+    /// times of this read and of earlier ones.
+    pub fn next(
+        before: Option<Control>,
+        seen: &Connection,
+        by_clock: LastSpoke,
+        now: i64,
+    ) -> Option<Self> {
         // Bytes on their way belong to an exchange that is not complete.
         if !seen.is_quiet() {
             return before;
         }
-        let totals = seen.totals();
+        let known = |spoke| Known {
+            totals: seen.totals(),
+            spoke,
+            client_at: now.saturating_sub(seen.last_received.into()),
+        };
         let Some(before) = before else {
             return Some(Self {
-                totals,
-                spoke: first_spoke(seen, by_clock, &totals),
+                known: known(first_spoke(seen, by_clock, &seen.totals())),
                 added: None,
                 before_half: None,
                 only_control: false,
             });
         };
-        Some(if totals == before.totals {
+        Some(if seen.totals() == before.known.totals {
             before.unchanged(seen, by_clock)
         } else {
-            before.changed(seen, by_clock, totals)
+            before.changed(seen, by_clock, known)
         })
     }
 
@@ -98,17 +132,31 @@ impl Control {
 
     /// Which end spoke last.
     pub fn last_spoke(&self) -> LastSpoke {
-        match self.spoke {
-            Spoke::Client | Spoke::ClientPromptly => LastSpoke::Client,
+        match self.known.spoke {
+            Spoke::Client | Spoke::ClientPromptly | Spoke::ClientLater => LastSpoke::Client,
+            Spoke::PerhapsLate => LastSpoke::PerhapsLate,
             Spoke::PerhapsIdle => LastSpoke::PerhapsIdle,
             Spoke::App => LastSpoke::App,
             Spoke::Unclear => LastSpoke::Unclear,
         }
     }
 
+    /// The app's last bytes may be a ping that its client, which waits for an answer, has not answered yet.
+    pub fn may_wait_behind_ping(&self, seen: &Connection) -> bool {
+        Duration::from_millis(seen.last_sent.into()) < LATE
+            && self.added.is_some_and(|added| added.may_be_ping())
+            && (self.before_half).is_some_and(|before| !before.spoke.is_idle())
+    }
+
     /// The last bytes were control frames, as far as reads have seen.
     pub fn only_control(&self) -> bool {
         self.only_control
+    }
+
+    /// How many milliseconds before `now` the client's last bytes came that may be a request.
+    pub fn last_request(&self, now: i64) -> u32 {
+        let ago = now.saturating_sub(self.known.client_at);
+        u32::try_from(ago.max(0)).unwrap_or(u32::MAX)
     }
 
     /// The kernel may tell more of the same bytes half a second later.
@@ -117,33 +165,51 @@ impl Control {
             return self;
         }
         let spoke = match &self.added {
-            None => first_spoke(seen, by_clock, &self.totals),
+            None => first_spoke(seen, by_clock, &self.known.totals),
             Some(added) => later_spoke(seen, by_clock, added),
         };
-        Self { spoke, ..self }
+        let known = Known {
+            spoke,
+            ..self.known
+        };
+        Self { known, ..self }
     }
 
-    fn changed(self, seen: &Connection, by_clock: LastSpoke, totals: Totals) -> Self {
-        let candidates = [Some((self.totals, self.spoke)), self.before_half];
-        for (from, spoke) in candidates.into_iter().flatten() {
-            let added = totals.since(&from);
-            if is_prompt(seen) && added.is_control() {
+    fn changed(
+        self,
+        seen: &Connection,
+        by_clock: LastSpoke,
+        known: impl Fn(Spoke) -> Known,
+    ) -> Self {
+        for from in [Some(self.known), self.before_half].into_iter().flatten() {
+            let added = seen.totals().since(&from.totals);
+            // A client may answer a ping as late as it likes, and answers it before it asks for more. The app is never late.
+            let client_was_last = seen.last_received <= seen.last_sent;
+            if added.is_control() && (client_was_last || came_within(seen, PROMPT)) {
                 return Self {
-                    totals,
-                    spoke: spoke.after_control(),
+                    known: Known {
+                        client_at: from.client_at,
+                        ..known(from.spoke.after_control())
+                    },
                     added: Some(added),
                     before_half: None,
                     only_control: true,
                 };
             }
         }
-        let added = totals.since(&self.totals);
+        let added = seen.totals().since(&self.known.totals);
+        if self.added.is_none() && added.may_be_pong() {
+            // The first read was between a ping and its late answer: nothing tells more than if this were the first.
+            return Self {
+                known: known(first_spoke(seen, by_clock, &seen.totals())),
+                ..self
+            };
+        }
         let half = (added.segments_received == 0) != (added.segments_sent == 0);
         Self {
-            totals,
-            spoke: later_spoke(seen, by_clock, &added),
+            known: known(later_spoke(seen, by_clock, &added)),
             added: Some(added),
-            before_half: half.then_some((self.totals, self.spoke)),
+            before_half: half.then_some(self.known),
             only_control: false,
         }
     }
@@ -152,18 +218,25 @@ impl Control {
 /// Which end spoke last, of a connection of which no read has seen a change.
 fn first_spoke(seen: &Connection, by_clock: LastSpoke, totals: &Totals) -> Spoke {
     match (by_clock, totals.opening()) {
-        (LastSpoke::App, _) | (_, Some(Opening::Unused)) => Spoke::App,
-        (_, Some(Opening::Unclear)) => Spoke::PerhapsIdle,
-        (LastSpoke::Client, None) if totals.acknowledged > 0 && is_prompt(seen) => {
-            if totals.segments_sent < totals.segments_received {
-                Spoke::Client // One of its segments is not answered.
-            } else if totals.may_end_in_control(seen.largest_segment) {
-                Spoke::PerhapsIdle
-            } else {
-                Spoke::ClientPromptly
-            }
+        (LastSpoke::App, _) | (_, Some(Opening::Unused)) => return Spoke::App,
+        (_, Some(Opening::Unclear)) => return Spoke::PerhapsIdle,
+        (LastSpoke::Client, None) if totals.acknowledged > 0 => {}
+        (by_clock, None) => return by_clock.into(),
+    }
+    if totals.segments_sent < totals.segments_received {
+        Spoke::Client // One of its segments is not answered.
+    } else if came_within(seen, PROMPT) {
+        match totals.may_end_in_control(seen.largest_segment) {
+            true => Spoke::PerhapsIdle,
+            false => Spoke::ClientPromptly,
         }
-        (by_clock, None) => by_clock.into(),
+    } else if came_within(seen, LATE) {
+        match totals.may_be_pings_alone(seen.largest_segment) {
+            true => Spoke::PerhapsLate,
+            false => Spoke::ClientLater,
+        }
+    } else {
+        Spoke::Client
     }
 }
 
@@ -174,15 +247,16 @@ fn later_spoke(seen: &Connection, by_clock: LastSpoke, added: &Totals) -> Spoke 
     }
     let follows = added.acknowledged > 0 && frames::follows_the_app(added.received);
     match by_clock {
-        LastSpoke::Client if follows && is_prompt(seen) => Spoke::PerhapsIdle,
+        LastSpoke::Client if follows && came_within(seen, PROMPT) => Spoke::PerhapsIdle,
+        LastSpoke::Client if follows && came_within(seen, LATE) => Spoke::PerhapsLate,
         by_clock => by_clock.into(),
     }
 }
 
-/// The last bytes of one end came right after the other's.
-fn is_prompt(seen: &Connection) -> bool {
+/// The last bytes of one end came so soon after the other's, beyond twice the round trip.
+fn came_within(seen: &Connection, delay: Duration) -> bool {
     let apart = seen.last_sent.abs_diff(seen.last_received);
-    Duration::from_millis(apart.into()) <= 2 * seen.round_trip + PROMPT
+    Duration::from_millis(apart.into()) <= 2 * seen.round_trip + delay
 }
 
 #[cfg(test)]

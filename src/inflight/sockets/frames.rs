@@ -16,6 +16,9 @@
 /// The longest control frame of a WebSocket from a server: a head of 2 bytes and a payload of 125.
 const LONGEST_CONTROL: u64 = 2 + 125;
 
+/// The same where the payload has no more than 8 bytes, as the pings of all servers known to us have, over TLS 1.3.
+const USUAL_PING: u64 = 2 + 8 + 22;
+
 /// What a mask adds to a WebSocket frame from a client.
 const MASK: u64 = 4;
 
@@ -45,6 +48,10 @@ const TWO_REQUESTS: u64 = 2 * 27;
 
 /// The most bytes of a control frame and what its protocol sends along with it, without TLS.
 const SMALL: u64 = 24;
+
+/// The most bytes that a server answers with when a WebSocket is opened, and greets with (`101 Switching Protocols` with
+/// its header fields, and Engine.IO's opening packet), without TLS.
+const LONGEST_OPENING: u64 = 536;
 
 /// What the kernel has counted of one connection, from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,6 +104,16 @@ impl Totals {
         })
     }
 
+    /// The app alone has sent something, and it can be a ping of the size that pings usually have.
+    pub fn may_be_ping(&self) -> bool {
+        self.segments_received == 0 && self.segments_sent == 1 && self.acknowledged <= USUAL_PING
+    }
+
+    /// The client alone has sent something, and it can be the answer to such a ping.
+    pub fn may_be_pong(&self) -> bool {
+        self.segments_sent == 0 && self.segments_received == 1 && self.received <= USUAL_PING + MASK
+    }
+
     /// The app has sent nothing but what HTTP/2 sends of itself while a request comes: acknowledgements of PING, its own
     /// PING, a WINDOW_UPDATE. Several segments came, as they do then. It is no answer.
     pub fn is_unanswered_http2(&self) -> bool {
@@ -128,6 +145,12 @@ impl Totals {
     pub fn may_end_in_control(&self, largest: u32) -> bool {
         let others = u64::from(self.segments_received.saturating_sub(1));
         others > 0 && self.received <= u64::from(largest) + SMALL * others
+    }
+
+    /// The same where the app has sent little too: all can be the opening of a WebSocket and pings.
+    pub fn may_be_pings_alone(&self, largest: u32) -> bool {
+        let others = u64::from(self.segments_sent.saturating_sub(1));
+        self.may_end_in_control(largest) && self.acknowledged <= LONGEST_OPENING + SMALL * others
     }
 }
 

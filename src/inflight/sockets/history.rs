@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use tokio::time::Instant;
+
 use super::REPLY_KNOWN;
 use super::connection::{Connection, INTERIM, LastSpoke};
 use super::control::Control;
@@ -94,11 +96,17 @@ pub struct History {
     known: HashMap<u64, (u32, Past)>,
     /// Numbers the reads.
     read: u32,
+    first_read: Option<Instant>,
+    /// When this read began, in milliseconds since the first.
+    now: i64,
 }
 
 impl History {
     /// Begins a read of the table.
-    pub fn begin_read(&mut self) {
+    pub fn begin_read(&mut self, now: Instant) {
+        let first = *self.first_read.get_or_insert(now);
+        let since = now.saturating_duration_since(first).as_millis();
+        self.now = i64::try_from(since).unwrap_or(i64::MAX);
         self.read = self.read.wrapping_add(1);
     }
 
@@ -113,16 +121,24 @@ impl History {
         seen.replied = replied.flatten();
         let before = self.of(seen.cookie);
         let by_clock = judge(seen, before);
-        let control = Control::next(before.and_then(|past| past.control), seen, by_clock);
+        let control = before.and_then(|past| past.control);
+        let control = Control::next(control, seen, by_clock, self.now);
         let known = control.filter(|_| seen.is_quiet());
-        seen.judged = Some(match known {
+        let last_spoke = match known {
             Some(control) => control.last_spoke(),
             None if Control::is_unused(seen) => LastSpoke::App,
             None => by_clock,
+        };
+        let behind_ping = known.is_some_and(|control| control.may_wait_behind_ping(seen));
+        seen.judged = Some(match behind_ping {
+            true => LastSpoke::Client,
+            false => last_spoke,
         });
         seen.only_control = known.is_some_and(|control| control.only_control());
+        seen.last_request = known.map(|control| control.last_request(self.now));
         let past = Past {
             replied,
+            last_spoke,
             control,
             ..Past::new(seen, before)
         };
@@ -234,7 +250,7 @@ mod tests {
                 last_acknowledgement: ago,
                 ..tie(bytes, bytes, segments)
             };
-            history.begin_read();
+            history.begin_read(Instant::now());
             history.take(&mut seen, replied.map(Some));
             history.end_read();
             seen.last_spoke()
@@ -300,11 +316,11 @@ mod tests {
     #[test]
     fn a_connection_that_a_read_does_not_see_is_forgotten() {
         let mut history = History::default();
-        history.begin_read();
+        history.begin_read(Instant::now());
         history.take(&mut tie(100, 200, 2), None);
         history.end_read();
         assert!(history.of(1).is_some());
-        history.begin_read();
+        history.begin_read(Instant::now());
         history.end_read();
         assert!(history.of(1).is_none());
     }

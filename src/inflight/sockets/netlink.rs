@@ -436,6 +436,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         segments: word(152),
         replied: None,
         judged: None,
+        last_request: None,
         only_control: false,
         segments_sent: word(156),
         largest_segment: word(20),

@@ -128,7 +128,7 @@ fn waited(closed: &Connection, last: Option<LastSeen>, max_quiet: Duration) -> b
     match last {
         Some(last) if last.is_of(closed) => match last.last_spoke {
             LastSpoke::Client => true,
-            LastSpoke::App | LastSpoke::PerhapsIdle => false,
+            LastSpoke::App | LastSpoke::PerhapsIdle | LastSpoke::PerhapsLate => false,
             LastSpoke::Unclear => recent && !last.quick,
         },
         Some(last) if last.is_farewell(closed) => false,
