@@ -79,8 +79,8 @@ pub struct TrafficSnapshot {
     pub arrivals: u64,
     /// When the last of them was seen.
     pub last_arrival: Option<Instant>,
-    /// A client has made a request since the drain began on a connection that it kept from before.
-    pub kept_in_use: bool,
+    /// Connections that clients have kept from before the drain, and on which they have made a request since.
+    pub kept_in_use: u64,
     /// Connections that brought something and never got an answer.
     pub unanswered: u64,
     /// Connections whose client waits for an answer.

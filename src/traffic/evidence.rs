@@ -42,8 +42,8 @@ pub struct Evidence {
     known: HashMap<u64, LastSeen>,
     snapshot: TrafficSnapshot,
     arrivals: Arrivals,
-    /// A client has made a request since the drain began on a connection that it kept from before.
-    kept_in_use: bool,
+    /// Connections that clients have kept from before the drain, and on which they have made a request since.
+    kept_in_use: u64,
     /// None before routes have changed.
     remaining: Option<Remaining>,
     cut: Cut,
@@ -64,6 +64,8 @@ struct LastSeen {
     calm: bool,
     /// It was made since the drain began.
     arrived: bool,
+    /// It was made before, and its client has made a request on it since.
+    kept_in_use: bool,
 }
 
 impl LastSeen {
@@ -78,7 +80,13 @@ impl LastSeen {
             segments: seen.segments,
             calm: seen.last_received.min(seen.last_sent) >= CALM,
             arrived: false,
+            kept_in_use: false,
         }
+    }
+
+    /// It is a connection that a client has kept from before the drain. Requests on those of a proxy in the pod arrive.
+    fn is_kept(&self, from_proxy: bool) -> bool {
+        !self.arrived && !from_proxy
     }
 
     /// How many bytes of a request have come since, if one has. It takes more than frames of HTTP/2 that ask for nothing,
@@ -122,7 +130,7 @@ impl Evidence {
             known: HashMap::new(),
             snapshot: TrafficSnapshot::default(),
             arrivals: Arrivals::new(began),
-            kept_in_use: false,
+            kept_in_use: 0,
             remaining: None,
         }
     }
@@ -180,14 +188,18 @@ impl Evidence {
         let waits = seen.waits(self.settings.max_quiet);
         if let Some(known) = self.known.get_mut(&seen.cookie) {
             let request = known.request(seen);
-            self.kept_in_use |= request.is_some() && !known.arrived;
+            let kept_in_use = known.kept_in_use || known.is_kept(from_proxy) && request.is_some();
+            self.kept_in_use += u64::from(kept_in_use && !known.kept_in_use);
             let request = request.filter(|_| from_proxy);
             if open {
                 *known = LastSeen {
                     quick: known.quick || now_seen.quick,
                     arrived: known.arrived || request.is_some(),
+                    kept_in_use,
                     ..now_seen
                 };
+            } else {
+                known.kept_in_use = kept_in_use;
             }
             if let Some(bytes) = request {
                 // A proxy in the pod keeps its connections: its requests arrive, and not they.
@@ -242,7 +254,8 @@ impl Evidence {
             }
             Some(last) => {
                 let request = last.request(closed);
-                self.kept_in_use |= request.is_some() && !last.arrived;
+                let is_first = !last.kept_in_use && last.is_kept(from_proxy) && request.is_some();
+                self.kept_in_use += u64::from(is_first);
                 match request.filter(|_| from_proxy) {
                     Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
                     None if last.arrived => self.arrivals.goes_on(closed, false, now),

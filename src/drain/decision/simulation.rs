@@ -49,11 +49,23 @@ enum Kept {
     Told,
     /// Ten, which are not told.
     Untold,
+    /// Ten, which the app tells to go, and no other clients. They come back at once to any of three pods, each of which has
+    /// as many and goes [`TURN`] after the one before it.
+    Returning,
     /// Ten connections of a proxy outside the pod, which stops using them when routes change. No others come.
     Proxy,
 }
 
-const KEPT: [Kept; 4] = [Kept::None, Kept::Told, Kept::Untold, Kept::Proxy];
+const KEPT: [Kept; 5] = [
+    Kept::None,
+    Kept::Told,
+    Kept::Returning,
+    Kept::Untold,
+    Kept::Proxy,
+];
+
+/// From the end of one pod of a rollout to that of the next, in seconds: as long as a new pod takes to be ready.
+const TURN: f64 = 3.0;
 
 /// How long the kubelet takes from the answer to its hook to the SIGTERM.
 const SIGNAL: f64 = 0.02;
@@ -116,13 +128,16 @@ impl Pattern {
         let mut at = -25.0;
         loop {
             at += -(1.0 - random.f64()).ln() / rate;
-            if at > routes || kept == Kept::Proxy {
+            if at > routes || matches!(kept, Kept::Proxy | Kept::Returning) {
                 break;
             }
             new.push(Request {
                 from: at,
                 to: at + length(&mut random),
             });
+        }
+        if kept == Kept::Returning {
+            return Self::returning(routes, &mut random);
         }
         let clients = if kept == Kept::None { 0 } else { 10 };
         let proxy = kept == Kept::Proxy;
@@ -142,6 +157,40 @@ impl Pattern {
             })
             .collect();
         Self { new, kept, proxy }
+    }
+
+    /// Clients that are told to go, by this pod and by two that go after it.
+    fn returning(routes: f64, random: &mut fastrand::Rng) -> Self {
+        let (mut new, mut kept) = (Vec::new(), Vec::new());
+        for pod in 0..3_u8 {
+            let told_from = TURN * f64::from(pod);
+            for _ in 0..10 {
+                let mut request = Request { from: 0.0, to: 0.0 };
+                request.from = told_from - random.f64();
+                request.to = request.from + length(random);
+                let mut own = vec![request];
+                while request.to < told_from {
+                    request.from = request.to + random.f64() * 0.1;
+                    request.to = request.from + length(random);
+                    own.push(request);
+                }
+                if pod == 0 {
+                    kept.push(own);
+                }
+                // It comes back at once, here in one of three cases, where it is told again.
+                while request.to < routes && random.u8(..3) == 0 {
+                    request.from = request.to + 0.001;
+                    request.to = request.from + length(random);
+                    new.push(request);
+                }
+            }
+        }
+        new.sort_by(|a, b| a.from.total_cmp(&b.from));
+        Self {
+            new,
+            kept,
+            proxy: false,
+        }
     }
 
     /// What is lost when the app dies at that time, or closes and finishes its work.
@@ -236,6 +285,9 @@ impl Pattern {
                 open: (came - gone + left.count()) as u64,
                 listens: true,
                 remaining,
+                kept_in_use: (self.kept.iter())
+                    .filter(|client| client.iter().any(|r| 0.0 < r.from && r.from <= t))
+                    .count() as u64,
                 ..TrafficSnapshot::default()
             };
             let read = |count: usize| Read {
@@ -323,6 +375,7 @@ async fn the_rule_loses_less_than_fixed_sleeps() {
             let clients = match kept {
                 Kept::None => "new connections",
                 Kept::Told => "and ten that keep theirs, told to go",
+                Kept::Returning => "thirty that keep theirs, told one pod after the other",
                 Kept::Untold => "and ten that keep theirs, not told",
                 Kept::Proxy => "ten connections of a proxy, and no others",
             };
@@ -347,12 +400,13 @@ fn expect(kept: Kept, routes: f64, rules: [Total; 4], sleeps: [Total; 4]) {
         assert!(best_sleep(connections), "{what}");
         assert!(best_sleep(handover), "{what}");
     }
-    // A proxy whose routes have not changed by max-quiet cannot be told from clients that keep their connections.
-    if kept != Kept::Proxy || routes <= 6.0 {
+    // A proxy whose routes have not changed by max-quiet cannot be told from clients that keep their connections. Where these
+    // are told to go, a counter is soon silent, though they may come back.
+    if !matches!(kept, Kept::Proxy | Kept::Returning) || routes <= 6.0 {
         assert!(best_sleep(counter), "{what}");
         assert!(best_sleep(counted_handover), "{what}");
     }
-    if matches!(kept, Kept::None | Kept::Told) && routes <= 3.0 {
+    if matches!(kept, Kept::None | Kept::Told | Kept::Returning) && routes <= 3.0 {
         assert_eq!(connections.lost, 0, "{what}");
         assert_eq!(counter.lost, 0, "{what}");
         assert_eq!(handover.lost, 0, "{what}");

@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn requests_on_kept_connections_of_a_proxy_in_the_pod_arrive() {
-        for (from_pod, arrivals) in [(true, 2), (false, 0)] {
+        for (from_pod, arrivals, kept_in_use) in [(true, 2, 0), (false, 0, 1)] {
             let mut evidence = evidence();
             let began = evidence.began();
             let mut kept = Connection {
@@ -490,7 +490,7 @@ mod tests {
             };
             evidence.existed_before(&kept);
             evidence.sees_open(&kept, false, began + 1000 * MS);
-            assert!(!evidence.snapshot(true, began + 1000 * MS).kept_in_use);
+            assert_eq!(evidence.snapshot(true, began + 1000 * MS).kept_in_use, 0);
             for (at, came, went) in [(2000, 150, 300), (2500, 17, 17), (3700, 90, 80)] {
                 kept.received += came;
                 kept.acknowledged += went;
@@ -499,7 +499,11 @@ mod tests {
                 evidence.sees_open(&kept, false, began + at * MS);
             }
             assert_eq!(evidence.arrivals(), arrivals, "a ping is no request");
-            assert!(evidence.snapshot(true, began + 4000 * MS).kept_in_use);
+            let snapshot = evidence.snapshot(true, began + 4000 * MS);
+            assert_eq!(
+                snapshot.kept_in_use, kept_in_use,
+                "each once, and none of a proxy's"
+            );
         }
     }
 

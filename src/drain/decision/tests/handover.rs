@@ -59,7 +59,13 @@ async fn kept_connections_are_a_reason_to_wait_for_a_good_moment_and_no_longer_t
 
 #[tokio::test(start_paused = true)]
 async fn where_clients_use_kept_connections_alone_no_new_one_says_little_about_routes() {
-    for (kept_in_use, arrivals, took) in [(true, 0, 7.5), (true, 1, 5.0), (false, 0, 5.0)] {
+    for (kept_in_use, arrivals, took) in [
+        (3, 0, 7.5),
+        (3, 6, 7.5),
+        (3, 7, 5.0),
+        (0, 0, 5.0),
+        (0, 7, 5.0),
+    ] {
         let watched = WatchedPod::with(graceful(), BUSY);
         watched.change(|snapshot| {
             snapshot.kept_in_use = kept_in_use;
