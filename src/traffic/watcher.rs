@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
@@ -41,6 +41,8 @@ pub struct Watcher {
     visitors: watch::Sender<Arc<Visitors>>,
     /// It was said that nothing can be watched.
     warned: bool,
+    /// When the drain began whose notices have ended: it is watched no more.
+    abandoned: Option<Instant>,
 }
 
 /// What a watch holds while it runs.
@@ -58,12 +60,30 @@ struct Watch {
 }
 
 /// Why a look has seen nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Missed {
-    /// The kernel does not show it.
-    Refused,
+    /// No port is known, or the watch has ended before.
+    Unwatched,
+    /// The kernel does not show it, or its answer makes no sense.
+    Failed(Error),
     /// The machine was too slow.
     Late,
+    /// The notices have ended: who comes and goes would not be seen any more.
+    Deaf(Error),
+}
+
+impl Missed {
+    /// For how long, from the beginning of a drain, it is tried again. One bad read says nothing about routes: a drain that
+    /// went by time alone from then on would end while requests still arrive.
+    fn tried_again(&self, max_quiet: Duration) -> Duration {
+        match self {
+            Missed::Unwatched | Missed::Deaf(_) | Missed::Failed(Error::Refused(_)) => {
+                Duration::ZERO
+            }
+            Missed::Failed(Error::Broken(_)) => READ_LIMIT.min(max_quiet),
+            Missed::Late => max_quiet,
+        }
+    }
 }
 
 impl Watcher {
@@ -85,6 +105,7 @@ impl Watcher {
             counts,
             visitors,
             warned: false,
+            abandoned: None,
         }
     }
 
@@ -104,15 +125,21 @@ impl Watcher {
                     None => return,
                 },
                 () = until(next_read) => {
-                    if let Some(watch) = &mut watch {
+                    if let Some(of) = &mut watch {
                         let began = Instant::now();
-                        let _ = self.read(watch, None).await;
-                        watch.read_after(pause(began.elapsed(), self.settings.poll_interval));
+                        let seen = self.read(of, None).await;
+                        of.read_after(pause(began.elapsed(), self.settings.poll_interval));
+                        if let Err(Missed::Deaf(e)) = seen {
+                            self.abandon(&mut watch, &e);
+                        }
                     }
                     self.show(watch.as_mut());
                     self.show_visitors(watch.as_mut());
                 }
-                () = next_notices(&mut watch, &self.is_own, &self.kubelet) => {
+                taken = next_notices(&mut watch, &self.is_own, &self.kubelet) => {
+                    if let Err(e) = taken {
+                        self.abandon(&mut watch, &e);
+                    }
                     // Before that, the drain itself reads often enough.
                     if watch.as_ref().is_some_and(|watch| watch.killed_by.is_some()) {
                         self.show(watch.as_mut());
@@ -130,13 +157,11 @@ impl Watcher {
                 routes_changed,
                 reply,
             } => {
-                // One slow read says nothing about routes: a drain that went by time alone from then on would end while
-                // requests still arrive.
-                let give_up = began + self.settings.max_quiet;
                 let snapshot = loop {
                     match self.look(watch, began, routes_changed).await {
-                        Err(Missed::Late) if Instant::now() < give_up => {}
-                        seen => break seen.ok(),
+                        Ok(snapshot) => break Some(snapshot),
+                        Err(missed) if self.gives_up(watch, began, &missed, &reply) => break None,
+                        Err(_) => sleep(self.settings.poll_interval).await,
                     }
                 };
                 self.show(watch.as_mut());
@@ -148,7 +173,7 @@ impl Watcher {
             }
             Message::HookAnswered { killed_by, gone } => {
                 if let Some(watch) = watch {
-                    watch.take_notices(&self.is_own, &self.kubelet);
+                    let _ = watch.take_notices(&self.is_own, &self.kubelet);
                     watch.evidence.hook_answered(gone);
                     watch.killed_by = Some(killed_by);
                     watch.read_after(self.settings.poll_interval);
@@ -238,9 +263,12 @@ impl Watcher {
     async fn begin(&mut self, began: Instant) -> Result<Watch, Missed> {
         self.counts
             .send_modify(|counts| (counts.arrivals, counts.cut) = (0, 0));
+        if self.abandoned == Some(began) {
+            return Err(Missed::Unwatched);
+        }
         let settings = self.find_ports().await;
         if settings.ports.is_empty() {
-            return Err(Missed::Refused);
+            return Err(Missed::Unwatched);
         }
         let mut evidence = Evidence::new(began, settings);
         let begin = async {
@@ -270,17 +298,8 @@ impl Watcher {
             debug!(connections, closed_before, "watching the traffic");
             Ok::<_, Error>((notices, listeners))
         };
-        let (notices, listeners) = match timeout(READ_LIMIT, begin).await {
-            Ok(Ok(began)) => began,
-            Ok(Err(e)) => {
-                self.refused(&e);
-                return Err(Missed::Refused);
-            }
-            Err(_) => {
-                warn!("the kernel's socket table could not be read in time");
-                return Err(Missed::Late);
-            }
-        };
+        let begun = timeout(READ_LIMIT, begin).await.map_err(|_| Missed::Late)?;
+        let (notices, listeners) = begun.map_err(Missed::Failed)?;
         self.counts.send_modify(|counts| counts.refused = false);
         Ok(Watch {
             notices,
@@ -290,6 +309,40 @@ impl Watcher {
             killed_by: None,
             arrivals_before: self.counts.borrow().arrivals_total,
         })
+    }
+
+    /// Whether to do without a look at the drain that began then. Says why, unless a watch of it goes on.
+    fn gives_up<T>(
+        &mut self,
+        watch: &mut Option<Watch>,
+        began: Instant,
+        missed: &Missed,
+        reply: &oneshot::Sender<T>,
+    ) -> bool {
+        debug!("the traffic could not be read: {missed:?}");
+        let until = began + missed.tried_again(self.settings.max_quiet);
+        if Instant::now() < until && !reply.is_closed() {
+            return false;
+        }
+        match missed {
+            Missed::Deaf(e) => self.abandon(watch, e),
+            Missed::Failed(e) if watch.is_none() => self.refused(e),
+            Missed::Late if watch.is_none() && !self.counts.borrow().refused => {
+                self.counts.send_modify(|counts| counts.refused = true);
+                warn!(
+                    "the kernel's socket table could not be read in time, so that min-wait and the quiet period have to do"
+                );
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Ends a watch that would not see any more who comes and goes.
+    fn abandon(&mut self, watch: &mut Option<Watch>, e: &Error) {
+        warn!("the kernel's notices have ended, and with them the watch on traffic: {e}");
+        self.abandoned = watch.take().map(|watch| watch.evidence.began());
+        self.counts.send_modify(|counts| counts.refused = true);
     }
 
     /// The kernel does not show the traffic: says so once.
@@ -308,7 +361,8 @@ impl Watcher {
         routes_changed: Option<Instant>,
     ) -> Result<TrafficSnapshot, Missed> {
         // What was new and has closed by now arrived before this read.
-        watch.take_notices(&self.is_own, &self.kubelet);
+        let taken = watch.take_notices(&self.is_own, &self.kubelet);
+        taken.map_err(Missed::Deaf)?;
         let now = Instant::now();
         let evidence = &mut watch.evidence;
         evidence.begin_read(routes_changed);
@@ -325,10 +379,7 @@ impl Watcher {
                 other_port: listening.other_port,
                 ..evidence.snapshot(listening.listens, now)
             }),
-            Ok(Err(e)) => {
-                debug!("the traffic could not be read: {e}");
-                Err(Missed::Refused)
-            }
+            Ok(Err(e)) => Err(Missed::Failed(e)),
             Err(_) => Err(Missed::Late),
         }
     }
@@ -354,7 +405,7 @@ impl Watcher {
                 }
             });
             let read = timeout(NOTICE_LAG, each).await;
-            watch.take_notices(&self.is_own, &self.kubelet);
+            let _ = watch.take_notices(&self.is_own, &self.kubelet);
             let read = matches!(read, Ok(Ok(_)));
             let complete = watch.evidence.accounts_for_all(&present) && !(ending && waits);
             if read && complete {
@@ -380,14 +431,17 @@ impl Watch {
             Some(next).filter(|&next| self.killed_by.is_some_and(|killed_by| next < killed_by));
     }
 
-    /// Takes in every notice that has come.
-    fn take_notices(&mut self, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
+    /// Takes in every notice that has come. Where that fails, some are lost.
+    fn take_notices(
+        &mut self,
+        is_own: &IsOwnSocket,
+        kubelet: &KubeletAddresses,
+    ) -> Result<(), Error> {
         let Watch {
             notices, evidence, ..
         } = self;
-        if let Err(e) = notices.pending(|notice| take_notice(evidence, is_own, kubelet, &notice)) {
-            debug!("no notices: {e}");
-        }
+        let taken = notices.pending(|notice| take_notice(evidence, is_own, kubelet, &notice));
+        taken.inspect_err(|_| evidence.notices_lost(Instant::now()))
     }
 }
 
@@ -400,18 +454,19 @@ pub async fn until(then: Option<Instant>) {
 }
 
 /// Takes in the next notices. Without a watch they never come.
-async fn next_notices(watch: &mut Option<Watch>, is_own: &IsOwnSocket, kubelet: &KubeletAddresses) {
+async fn next_notices(
+    watch: &mut Option<Watch>,
+    is_own: &IsOwnSocket,
+    kubelet: &KubeletAddresses,
+) -> Result<(), Error> {
     let Some(Watch {
         notices, evidence, ..
     }) = watch
     else {
         return std::future::pending().await;
     };
-    let next = notices.next(|notice| take_notice(evidence, is_own, kubelet, &notice));
-    if let Err(e) = next.await {
-        warn!("the kernel's notices have ended, and with them the watch on traffic: {e}");
-        *watch = None;
-    }
+    let each = |notice| take_notice(evidence, is_own, kubelet, &notice);
+    notices.next(each).await
 }
 
 /// Whether a connection is the kubelet's. A proxy in the pod never is, whatever it asks for: it brings the hooks and

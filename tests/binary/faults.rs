@@ -1,9 +1,11 @@
-//! What breaks around a drain: the app, the sidecar's own resources, its clock, the kernel's answers. The verdict is right
-//! all the same, the deadline is kept, and the sidecar ends when it should.
+//! What breaks around a drain: the app, the sidecar's own resources, the kernel's answers. The verdict is right all the
+//! same, the deadline is kept, and the sidecar ends when it should.
+
+mod kernel;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -33,6 +35,16 @@ fn ends(mut sidecar: Sidecar) {
     let asked = Instant::now();
     assert_eq!(sidecar.process.ended().code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(10));
+}
+
+/// The command that runs another one without something.
+fn without(what: &str) -> Vec<String> {
+    let script = folder("tests/apps/without.py").display().to_string();
+    vec!["python3".to_owned(), script, what.to_owned()]
+}
+
+fn words(command: &[String]) -> Vec<&str> {
+    command.iter().map(String::as_str).collect()
 }
 
 fn port_of(base: &str) -> u16 {
@@ -77,6 +89,11 @@ impl Shop {
     fn finishes(self, hook: JoinHandle<Option<Answer>>) -> (Value, Sidecar) {
         assert!(!hook.is_finished(), "the work is not done");
         self.gate.open("a");
+        self.ends_with(hook)
+    }
+
+    /// Sees the drain end once the request is let go.
+    fn ends_with(self, hook: JoinHandle<Option<Answer>>) -> (Value, Sidecar) {
         assert_eq!(self.request.join().unwrap().unwrap().status, 200);
         let verdict = verdict(hook);
         assert_eq!(verdict["outcome"], "drained", "{verdict}");
@@ -424,15 +441,14 @@ fn a_pod_that_can_start_no_more_threads_is_drained_and_leaves_its_messages() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("draining");
     let message = folder.path().join("message");
-    let script = super::support::folder("tests/apps/without.py");
-    let limit = ["python3", script.to_str().unwrap(), "threads"];
+    let limit = without("threads");
     let flags = [
         format!("--drain-file={}", file.display()),
         format!("--termination-log={}", message.display()),
         "--grace-period=120s".to_owned(),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let (shop, hook) = Shop::draining(&limit, &flags);
+    let (shop, hook) = Shop::draining(&words(&limit), &flags);
     wait_for("the drain file", || file.exists().then_some(()));
     let (_, sidecar) = shop.finishes(hook);
     wait_for("the message", || {
@@ -470,125 +486,5 @@ fn a_full_disk_takes_no_message_and_changes_no_drain() {
     for warning in ["cannot make the drain file", "cannot leave the verdict"] {
         wait_for(warning, || (sidecar.said(warning).len() == 1).then_some(()));
     }
-    ends(sidecar);
-}
-
-// The kernel.
-
-#[test]
-fn where_netlink_is_refused_time_decides_and_connections_can_still_be_counted() {
-    let script = super::support::folder("tests/apps/without.py");
-    let limit = ["python3", script.to_str().unwrap(), "netlink"];
-    let (shop, hook) = Shop::draining(&limit, &["--grace-period=120s"]);
-    let (verdict, sidecar) = shop.finishes(hook);
-    assert_eq!(verdict["arrivals"], Value::Null, "{verdict}");
-    let status = sidecar.status();
-    assert_eq!(
-        (&status["routesBy"], &status["arrivals"], &status["cut"]),
-        (&"time".into(), &Value::Null, &Value::Null),
-        "{status}"
-    );
-    wait_for("the warning", || {
-        (sidecar
-            .said("does not show this container its traffic")
-            .len()
-            == 1)
-            .then_some(())
-    });
-    ends(sidecar);
-
-    // By connections alone: those that are open can be counted, those that are busy cannot.
-    let (_app, base) = self::shop(0);
-    let address: SocketAddr = base["http://".len()..].parse().unwrap();
-    for (scheme, result) in [("tcp", "ok"), ("tcp-busy", "refused")] {
-        let source = format!("--inflight={scheme}://:{}", address.port());
-        let flags = [
-            source.as_str(),
-            "--min-wait=0s",
-            "--quiet-period=200ms",
-            "--grace-period=7s",
-            "--reserve=3s",
-        ];
-        let mut client = Client::connect(address);
-        client.ask("/hello").unwrap();
-        let sidecar = Sidecar::start_under(&limit, &flags, &[]);
-        wait_for("the first read", || {
-            sidecar.status()["sources"][0]["result"].as_str().map(drop)
-        });
-        let status = sidecar.status();
-        assert_eq!(
-            status["sources"][0]["result"] == "ok",
-            result == "ok",
-            "{status}"
-        );
-        let hook = sidecar.hook("/prestop/self");
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert_eq!(address.ip(), local);
-        if scheme == "tcp" {
-            wait_for("the connection to be counted", || {
-                (sidecar.status()["sources"][0]["inflight"] == 1).then_some(())
-            });
-            drop(client);
-            assert_eq!(self::verdict(hook)["outcome"], "drained");
-        } else {
-            let verdict = self::verdict(hook);
-            assert_eq!(
-                (&verdict["outcome"], &verdict["inflight"]),
-                (&"deadline".into(), &().into()),
-                "{verdict}"
-            );
-            kept(&verdict, 4.0);
-        }
-        ends(sidecar);
-    }
-}
-
-#[test]
-fn more_connections_than_the_kernel_can_tell_of_while_the_sidecar_is_frozen_change_no_verdict() {
-    let script = super::support::folder("tests/apps/without.py");
-    let limit = ["python3", script.to_str().unwrap(), "buffers"];
-    let flags = ["--grace-period=120s", "--log-level=debug"];
-    let (shop, hook) = Shop::draining(&limit, &flags);
-    wait_for("the first look", || {
-        shop.sidecar.status()["arrivals"].as_u64()
-    });
-    // So many notices take up the default buffer several times over.
-    let default = fs::read_to_string("/proc/sys/net/core/rmem_default").unwrap();
-    let connections = default.trim().parse::<u64>().unwrap() / 512;
-    shop.sidecar.process.signal("STOP");
-    let (base, each) = (&shop.base, connections.div_ceil(4));
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(move || {
-                for _ in 0..each {
-                    let answer = ask("GET", &format!("{base}/hello"), &[]).unwrap();
-                    assert_eq!(answer.status, 200);
-                }
-            });
-        }
-    });
-    shop.sidecar.process.signal("CONT");
-    wait_for("what was lost to be known", || {
-        let said = shop.sidecar.said("than the kernel could tell of");
-        (!said.is_empty()).then_some(())
-    });
-    let (verdict, sidecar) = shop.finishes(hook);
-    let arrivals = verdict["arrivals"].as_u64().unwrap();
-    assert!((1..=4 * each + 1).contains(&arrivals), "{verdict}");
-    ends(sidecar);
-}
-
-#[test]
-fn in_a_user_namespace_the_kernel_shows_the_traffic_all_the_same() {
-    let limit = ["unshare", "--user", "--map-root-user"];
-    let mut unshare = std::process::Command::new(limit[0]);
-    let tried = unshare.args(&limit[1..]).arg("true").output();
-    if !tried.is_ok_and(|tried| tried.status.success()) {
-        return println!("skipped: no user namespace may be made here");
-    }
-    let (shop, hook) = Shop::draining(&limit, &["--grace-period=120s"]);
-    let (verdict, sidecar) = shop.finishes(hook);
-    assert_eq!(verdict["arrivals"], 0, "{verdict}");
-    assert_eq!(sidecar.status()["routesBy"], "connections");
     ends(sidecar);
 }

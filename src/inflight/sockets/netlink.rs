@@ -228,7 +228,7 @@ impl CloseNotices {
         }
         for message in Messages(&self.buffer) {
             if let Kind::Socket(payload) = message?.kind()? {
-                each(CloseNotice::Closed(connection(payload).ok_or_else(short)?));
+                each(CloseNotice::Closed(ended(payload).ok_or_else(short)?));
             }
         }
         Ok(())
@@ -442,6 +442,13 @@ fn connection(message: &[u8]) -> Option<Connection> {
         largest_segment: word(20),
         round_trip: Duration::from_micros(word(68).into()),
     })
+}
+
+/// Reads a notice. Of a connection that ended the kernel tells its bytes too; without them it would seem to have brought
+/// none.
+fn ended(message: &[u8]) -> Option<Connection> {
+    let info = attribute(message.get(INET_DIAG_MSG..)?, INFO)?;
+    connection(message).filter(|_| info.len() >= LEAST_INFO)
 }
 
 /// Reads what is left of a connection in TIME_WAIT. Nothing where it is in another state: one that waits for its client's

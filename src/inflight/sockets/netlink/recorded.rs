@@ -65,6 +65,13 @@ async fn a_connection_of_which_no_bytes_are_told_is_not_taken_for_an_idle_one() 
         assert!(connection(&with_info(&message, length)).is_none());
     }
     assert!(connection(&message[..INET_DIAG_MSG]).is_none());
+    // Of one that has ended, neither.
+    let mut notice = message.clone();
+    notice[1] = 7;
+    assert_eq!(ended(&notice).unwrap().received, 7);
+    for length in [BEFORE_BYTES, 0] {
+        assert!(ended(&with_info(&notice, length)).is_none());
+    }
     // What the kernel keeps of one that has ended never has more.
     let mut remnant = message[..INET_DIAG_MSG].to_vec();
     remnant[1] = 5;
