@@ -23,43 +23,28 @@ NUMBER, ARCHITECTURE, FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT = 0, 4, 16
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
 architecture, socket, clone, clone3, setsockopt = MACHINES[platform.machine()]
+
+
+def refuse(call, error, *arguments):
+    """The steps that answer a system call with an error, where each of these is so of its arguments too."""
+    conditions = [(NUMBER, EQUAL, call), *arguments]
+    steps = []
+    for left, (what, how, value) in zip(range(len(conditions), 0, -1), conditions):
+        past_the_answer = 2 * left - 1
+        steps += [(LOAD, 0, 0, what), (how, 0, past_the_answer, value)]
+    return [*steps, (RETURN, 0, 0, ERRNO | error)]
+
+
 FILTERS = {
-    "netlink": [
-        (LOAD, 0, 0, ARCHITECTURE),
-        (EQUAL, 0, 5, architecture),
-        (LOAD, 0, 0, NUMBER),
-        (EQUAL, 0, 3, socket),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (EQUAL, 0, 1, AF_NETLINK),
-        (RETURN, 0, 0, ERRNO | EPERM),
-        (RETURN, 0, 0, ALLOW),
-    ],
+    "netlink": refuse(socket, EPERM, (FIRST_ARGUMENT, EQUAL, AF_NETLINK)),
     # The C library falls back from clone3, whose flags no filter can see, to clone.
-    "threads": [
-        (LOAD, 0, 0, ARCHITECTURE),
-        (EQUAL, 0, 7, architecture),
-        (LOAD, 0, 0, NUMBER),
-        (EQUAL, 4, 0, clone3),
-        (EQUAL, 0, 4, clone),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (HAS, 0, 2, CLONE_THREAD),
-        (RETURN, 0, 0, ERRNO | EAGAIN),
-        (RETURN, 0, 0, ERRNO | ENOSYS),
-        (RETURN, 0, 0, ALLOW),
-    ],
-    "buffers": [
-        (LOAD, 0, 0, ARCHITECTURE),
-        (EQUAL, 0, 7, architecture),
-        (LOAD, 0, 0, NUMBER),
-        (EQUAL, 0, 5, setsockopt),
-        (LOAD, 0, 0, SECOND_ARGUMENT),
-        (EQUAL, 0, 3, SOL_SOCKET),
-        (LOAD, 0, 0, THIRD_ARGUMENT),
-        (EQUAL, 0, 1, SO_RCVBUF),
-        (RETURN, 0, 0, ERRNO | EPERM),
-        (RETURN, 0, 0, ALLOW),
-    ],
+    "threads": refuse(clone3, ENOSYS) + refuse(clone, EAGAIN, (FIRST_ARGUMENT, HAS, CLONE_THREAD)),
+    "buffers": refuse(
+        setsockopt, EPERM, (SECOND_ARGUMENT, EQUAL, SOL_SOCKET), (THIRD_ARGUMENT, EQUAL, SO_RCVBUF)
+    ),
 }
+ALLOWED = (RETURN, 0, 0, ALLOW)
+ONLY_HERE = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), ALLOWED]
 
 
 class Program(ctypes.Structure):
@@ -67,8 +52,8 @@ class Program(ctypes.Structure):
 
 
 what, command = sys.argv[1], sys.argv[2:]
-steps = b"".join(struct.pack("HBBI", *step) for step in FILTERS[what])
-program = Program(len(FILTERS[what]), steps)
+steps = [*ONLY_HERE, *FILTERS[what], ALLOWED]
+program = Program(len(steps), b"".join(struct.pack("HBBI", *step) for step in steps))
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
     sys.exit(f"no filter: {os.strerror(ctypes.get_errno())}")
