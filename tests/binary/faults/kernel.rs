@@ -76,13 +76,14 @@ fn a_drain_goes_by_time(limit: &[&str]) {
 fn connections_can_be_counted(limit: &[&str], reason: &str) {
     let (_app, base) = self::shop(0);
     let address: SocketAddr = base["http://".len()..].parse().unwrap();
-    for (scheme, result) in [("tcp", "ok"), ("tcp-busy", reason)] {
+    for (scheme, result, grace) in [("tcp", "ok", 120), ("tcp-busy", reason, 7)] {
         let source = format!("--inflight={scheme}://:{}", address.port());
+        let grace = format!("--grace-period={grace}s");
         let flags = [
             source.as_str(),
             "--min-wait=0s",
             "--quiet-period=200ms",
-            "--grace-period=7s",
+            &grace,
             "--reserve=3s",
         ];
         let mut client = Client::connect(address);
