@@ -313,6 +313,11 @@ fn a_page_that_is_compressed_all_the_same() {
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n".to_vec();
     answer.extend_from_slice(&[0x1f, 0x8b, 8, 0]);
     is_unknown(&saying(answer), "encoded");
+    // And by a server that does not say so.
+    let mut answer =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 23\r\n\r\n".to_vec();
+    answer.extend_from_slice(b"\x1f\x8b\x08\0\0\0\0\0\0\x03busy 0\n\0\0\0\0\0\0");
+    is_unknown(&saying(answer), "malformed");
 }
 
 #[test]
