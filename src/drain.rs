@@ -19,7 +19,7 @@ mod verdict;
 mod visitors;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -254,23 +254,7 @@ mod tests {
     fn the_page_shows_what_happened() {
         let metrics = Metrics::new(25.0).unwrap();
         metrics.hook("app");
-        metrics.drained(&Verdict {
-            outcome: Outcome::Drained,
-            took: std::time::Duration::from_secs(3),
-            inflight: None,
-            trigger: crate::drain::Trigger::AppHook,
-            going: true,
-            deadline: std::time::Duration::from_secs(25),
-            sources: Vec::new(),
-            arrivals: None,
-            last_arrival: None,
-            requests: None,
-            stuck: None,
-            persistent: None,
-            reason: None,
-            waiting_for: None,
-            visitors: None,
-        });
+        metrics.drained(&crate::drain::testing::verdict());
         metrics.read("a", Ok(3.0));
         metrics.counter_read("b", Ok(70.0));
         metrics.app_ended(AppEnd {

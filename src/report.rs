@@ -474,25 +474,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::drain::{Outcome, Trigger};
+    use crate::drain::Outcome;
 
     fn example(sources: Vec<(String, Option<f64>)>) -> Verdict {
         Verdict {
-            outcome: Outcome::Drained,
             took: Duration::from_micros(2_310_400),
             inflight: Some(0.0),
-            trigger: Trigger::AppHook,
-            going: true,
-            deadline: Duration::from_secs(25),
             sources,
             arrivals: Some(12),
             last_arrival: Some(Duration::from_millis(1_250)),
-            requests: None,
-            stuck: None,
-            persistent: None,
-            reason: None,
-            waiting_for: None,
-            visitors: None,
+            ..crate::drain::testing::verdict()
         }
     }
 

@@ -236,6 +236,27 @@ pub fn policy() -> Policy {
     }
 }
 
+/// How a drain went of which nothing else is known.
+pub fn verdict() -> Verdict {
+    Verdict {
+        outcome: Outcome::Drained,
+        took: 3 * SECOND,
+        inflight: None,
+        trigger: Trigger::AppHook,
+        going: true,
+        deadline: 25 * SECOND,
+        sources: Vec::new(),
+        arrivals: None,
+        last_arrival: None,
+        requests: None,
+        stuck: None,
+        persistent: None,
+        reason: None,
+        waiting_for: None,
+        visitors: None,
+    }
+}
+
 pub fn source(name: &str) -> Source {
     Source {
         name: name.to_owned(),

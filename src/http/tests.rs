@@ -7,26 +7,15 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::drain::{self, Policy, ReadCount, Reading, WhenBlind};
+use crate::drain::{self, Policy, ReadCount, Reading};
 
 const LOOPBACK: &str = "127.0.0.1";
 const KUBELET: &str = "10.0.0.1";
 
 fn app(reading: Reading, token: Option<&str>) -> Router {
     let policy = Policy {
-        max_inflight: 0.0,
-        min_wait: Duration::from_secs(5),
-        quiet_period: Duration::from_secs(1),
         max_quiet: Duration::from_secs(1),
-        grace_period: Duration::from_secs(30),
-        reserve: Duration::from_secs(5),
-        app_shutdown: drain::AppShutdown::Abrupt,
-        when_stuck: None,
-        timeout: None,
-        readiness: Readiness::Now,
-        when_blind: WhenBlind::Wait,
-        poll_interval: Duration::from_millis(100),
-        exit_with_app: false,
+        ..drain::testing::policy()
     };
     let count: ReadCount = Arc::new(move |_| Box::pin(async move { reading }));
     let (owner, handle, _events) = drain::new(

@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::support::has_all;
+
 const WRONG: &str = "apiVersion: v1\nkind: Pod\nmetadata: { name: web, namespace: shop }\nspec:\n  # two minutes of work\n  \
     terminationGracePeriodSeconds: 10\n  containers:\n    - name: app\n      image: x\n      lifecycle:\n        \
     preStop: { exec: { command: [sleep, \"20\"] } }\n";
@@ -69,16 +71,17 @@ fn fail_on_says_which_severities_count() {
 #[test]
 fn people_see_the_line_the_rule_and_what_to_write() {
     let output = check(&["-"], WRONG);
-    for part in [
-        "error[GK003]: the preStop hook of container app sleeps 20s",
-        "--> -:11:18",
-        "preStop: { exec: { command: [sleep, \"20\"] } }",
-        "Pod shop/web",
-        "terminationGracePeriodSeconds: 60",
-        "1 error, 0 warnings, 0 hints in 1 file",
-    ] {
-        assert!(out(&output).contains(part), "{part:?} in\n{}", out(&output));
-    }
+    has_all(
+        out(&output),
+        &[
+            "error[GK003]: the preStop hook of container app sleeps 20s",
+            "--> -:11:18",
+            "preStop: { exec: { command: [sleep, \"20\"] } }",
+            "Pod shop/web",
+            "terminationGracePeriodSeconds: 60",
+            "1 error, 0 warnings, 0 hints in 1 file",
+        ],
+    );
     let colored = check(&["-", "--color=always"], WRONG);
     assert!(out(&colored).contains("\u{1b}["));
     assert!(!out(&output).contains("\u{1b}["));

@@ -19,16 +19,7 @@ fn run(words: &[&str]) -> Output {
 
 #[test]
 fn the_help_is_the_recorded_one() {
-    let shown = String::from_utf8(run(&["run", "-h"]).stdout).unwrap();
-    let path = folder("tests/binary/help.txt");
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &shown).unwrap();
-    }
-    let recorded = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(
-        shown, recorded,
-        "run the tests with UPDATE=1 and read what changes"
-    );
+    is_recorded(&run(&["run", "-h"]).stdout, "help.txt");
 }
 
 #[test]

@@ -327,16 +327,17 @@ fn a_wrong_command_line_is_refused_with_every_mistake() {
     ]);
     assert_eq!(output.status.code(), Some(64));
     let told = said(&output);
-    for part in [
-        "--url \"ftp://x/\"",
-        "--compare \"kill\"",
-        "--rate \"0\"",
-        "--min-wait \"soon\"",
-        "--fail-on \"few\"",
-        "there is no command",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    has_all(
+        &told,
+        &[
+            "--url \"ftp://x/\"",
+            "--compare \"kill\"",
+            "--rate \"0\"",
+            "--min-wait \"soon\"",
+            "--fail-on \"few\"",
+            "there is no command",
+        ],
+    );
     let told = said(&rehearse(&["--", "app"]));
     assert!(told.contains("there is no URL"), "{told}");
 }
@@ -486,27 +487,29 @@ fn a_wrong_command_line_for_a_cluster_is_refused_with_every_mistake() {
     ]);
     assert_eq!(output.status.code(), Some(64));
     let told = said(&output);
-    for part in [
-        "ds is not restarted here; write deploy/NAME or sts/NAME",
-        "no port is chosen in a cluster",
-        "--mode \"both\"",
-        "--image-pull-policy \"Sometimes\"",
-        "--rollout-timeout \"soon\"",
-        "--compare is for a rehearsal on this machine",
-        "--min-wait is for a rehearsal on this machine",
-        "--fail-on \"few\"",
-        "leave out -- and the command",
-        "there is no image",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    has_all(
+        &told,
+        &[
+            "ds is not restarted here; write deploy/NAME or sts/NAME",
+            "no port is chosen in a cluster",
+            "--mode \"both\"",
+            "--image-pull-policy \"Sometimes\"",
+            "--rollout-timeout \"soon\"",
+            "--compare is for a rehearsal on this machine",
+            "--min-wait is for a rehearsal on this machine",
+            "--fail-on \"few\"",
+            "leave out -- and the command",
+            "there is no image",
+        ],
+    );
     let told = said(&rehearse(&["--cluster", "--url=http://localhost/work"]));
-    for part in [
-        "there is nothing to restart; write deploy/NAME or sts/NAME",
-        "in a pod that is the pod itself",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    has_all(
+        &told,
+        &[
+            "there is nothing to restart; write deploy/NAME or sts/NAME",
+            "in a pod that is the pod itself",
+        ],
+    );
     let output = rehearse(&[
         "deploy/web",
         "-n",
@@ -519,14 +522,15 @@ fn a_wrong_command_line_for_a_cluster_is_refused_with_every_mistake() {
     ]);
     assert_eq!(output.status.code(), Some(64));
     let told = said(&output);
-    for part in [
-        "\"deploy/web\" is read as a workload in a cluster; write --cluster",
-        "--namespace is for a rehearsal in a cluster",
-        "--yes is for a rehearsal in a cluster",
-        "--image is for a rehearsal in a cluster",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    has_all(
+        &told,
+        &[
+            "\"deploy/web\" is read as a workload in a cluster; write --cluster",
+            "--namespace is for a rehearsal in a cluster",
+            "--yes is for a rehearsal in a cluster",
+            "--image is for a rehearsal in a cluster",
+        ],
+    );
 }
 
 #[test]
@@ -611,14 +615,5 @@ fn the_clients_of_a_pod_print_what_became_of_each_request() {
 
 #[test]
 fn the_help_of_rehearse_is_the_recorded_one() {
-    let shown = String::from_utf8(rehearse(&["-h"]).stdout).unwrap();
-    let path = folder("tests/binary/help-rehearse.txt");
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &shown).unwrap();
-    }
-    let recorded = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(
-        shown, recorded,
-        "run the tests with UPDATE=1 and read what changes"
-    );
+    is_recorded(&rehearse(&["-h"]).stdout, "help-rehearse.txt");
 }

@@ -334,6 +334,27 @@ impl Gate {
     }
 }
 
+/// What is told has each of these.
+pub fn has_all(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part:?} in\n{told}");
+    }
+}
+
+/// What is shown is what a file of tests/binary has.
+pub fn is_recorded(shown: &[u8], name: &str) {
+    let shown = String::from_utf8_lossy(shown);
+    let path = folder("tests/binary").join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &*shown).unwrap();
+    }
+    let recorded = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        shown, recorded,
+        "run the tests with UPDATE=1 and read what changes"
+    );
+}
+
 /// A folder of this repository.
 pub fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
