@@ -46,6 +46,13 @@ impl Fault {
     }
 }
 
+/// Whether this machine lets a command run so.
+fn works(limit: &[&str]) -> bool {
+    let mut command = Command::new(limit[0]);
+    let tried = command.args(&limit[1..]).arg("true").output();
+    tried.is_ok_and(|tried| tried.status.success())
+}
+
 /// The status says by what evidence the drain goes.
 fn goes_by_time(sidecar: &Sidecar) {
     let status = sidecar.status();
@@ -284,11 +291,50 @@ fn more_connections_than_the_kernel_can_tell_of_while_the_sidecar_is_frozen_chan
 }
 
 #[test]
+fn before_5_19_a_connection_that_is_kept_and_idle_keeps_a_drain_for_no_longer_than_max_quiet() {
+    // What the kernel says of itself: one reply makes no connection interactive, so that none is looked for.
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (release, threshold) = (of("osrelease", "5.15.0\n"), of("threshold", "3\n"));
+    let mounts = format!(
+        "mount --bind {release} /proc/sys/kernel/osrelease || exit; \
+         to=/proc/sys/net/ipv4/tcp_pingpong_thresh; [ ! -e $to ] || mount --bind {threshold} $to || exit; \
+         exec \"$@\""
+    );
+    let limit = ["unshare", "--mount", "sh", "-c", &mounts, "sh"];
+    if !works(&limit) {
+        return println!("skipped: nothing may be mounted here; run the test as root");
+    }
+    let (_app, base) = self::shop(0);
+    let address: SocketAddr = base["http://".len()..].parse().unwrap();
+    let source = format!("--inflight=tcp-busy://:{}", address.port());
+    let flags = [
+        source.as_str(),
+        "--min-wait=0s",
+        "--quiet-period=200ms",
+        "--max-quiet=3s",
+        "--grace-period=120s",
+    ];
+    let sidecar = Sidecar::start_under(&limit, &flags, &[]);
+    sidecar.wait_for_sources();
+    let mut kept: Vec<Client> = (0..20).map(|_| Client::connect(address)).collect();
+    for client in &mut kept {
+        client.ask("/hello").unwrap();
+    }
+    let verdict = super::verdict(sidecar.hook("/prestop/self"));
+    assert_eq!(verdict["outcome"], "drained", "{verdict}");
+    super::kept(&verdict, 3.0);
+    ends(sidecar);
+}
+
+#[test]
 fn in_a_user_namespace_the_kernel_shows_the_traffic_all_the_same() {
     let limit = ["unshare", "--user", "--map-root-user"];
-    let mut unshare = std::process::Command::new(limit[0]);
-    let tried = unshare.args(&limit[1..]).arg("true").output();
-    if !tried.is_ok_and(|tried| tried.status.success()) {
+    if !works(&limit) {
         return println!("skipped: no user namespace may be made here");
     }
     let (shop, hook) = Shop::draining(&limit, &["--grace-period=120s"]);
