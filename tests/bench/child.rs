@@ -1,10 +1,17 @@
 //! The real sidecar as a child process of a benchmark; `GRACEKEEPER=/path` names another binary, such as the image's.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+
+/// The sidecar's program.
+pub fn binary() -> OsString {
+    let built = env!("CARGO_BIN_EXE_gracekeeper");
+    std::env::var_os("GRACEKEEPER").unwrap_or_else(|| built.into())
+}
 
 /// Ends when dropped.
 pub struct Sidecar {
@@ -15,9 +22,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it with these flags, and waits until it is ready.
     pub fn start(flags: &[&str]) -> Self {
-        let built = env!("CARGO_BIN_EXE_gracekeeper");
-        let binary = std::env::var_os("GRACEKEEPER").unwrap_or_else(|| built.into());
-        let mut child = Command::new(binary)
+        let mut child = Command::new(binary())
             .args(["run", "--listen=127.0.0.1:0", "--log-format=json"])
             .args(flags)
             .stderr(Stdio::piped())
@@ -57,6 +62,12 @@ impl Drop for Sidecar {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port on which nothing listens.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// The answer to a request.

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod app;
+#[expect(dead_code, reason = "what other benches ask of it")]
 mod child;
 
 use std::thread;

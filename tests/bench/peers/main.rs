@@ -1,7 +1,8 @@
 //! How soon after the last request's end the hook is answered: the real binary, the peers' loops, and fixed sleeps.
 //!
 //! 300 drains each, many at once. One request is under way when a drain begins, and ends 0.5 to 20 s later. The sidecar has
-//! its defaults, but that local clients are clients. `GRACEKEEPER=/path` names another binary of it.
+//! its defaults, but that local clients are clients. `GRACEKEEPER=/path` names another binary of it; `PEER_CONTOUR=/path`,
+//! `PEER_ENVOY_GATEWAY=/path` and `PEER_KNATIVE=/path` name the peers' own programs, which are run instead of the stand-ins.
 //! Nothing here passes or fails: it prints and draws.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -13,6 +14,8 @@ mod app;
 #[expect(dead_code, reason = "what other benches ask of it")]
 mod child;
 mod plot;
+#[expect(dead_code, reason = "what the bench `footprint` asks of it")]
+mod programs;
 mod ways;
 
 use std::thread;
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use app::App;
 use child::Sidecar;
+use programs::{Peer, Program};
 use ways::Way;
 
 const DRAINS: usize = 300;
@@ -28,21 +32,30 @@ const AT_ONCE: usize = 100;
 const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmarks-delay.svg");
 
 fn main() {
+    if let Some((peer, request)) = Peer::is_inside() {
+        let mut program = Program::start(peer);
+        let request = Duration::from_secs_f64(request.parse().unwrap());
+        return println!("{}", program.drain(request, |_| ()));
+    }
     let mut random = fastrand::Rng::with_seed(20);
     let requests: Vec<_> = (0..DRAINS)
         .map(|_| Duration::from_secs_f64(0.5 + 19.5 * random.f64()))
         .collect();
     let ways = [
-        Way::Contour,
-        Way::EnvoyGateway,
-        Way::Knative,
+        Way::Peer(Peer::Contour),
+        Way::Peer(Peer::EnvoyGateway),
+        Way::Peer(Peer::Knative),
         Way::Sleep(5),
         Way::Sleep(15),
     ];
-    // They only sleep: they may do so beside the sidecars.
+    // They sleep most of the time: they may do so beside the sidecars.
     let others = ways.map(|way| {
         let requests = requests.clone();
-        let drains = move || at_once(&requests, move |request| way.drain(request));
+        let drains = move || {
+            let rounds = requests.chunks(way.at_once());
+            let round = |requests| at_once(requests, move |request| way.drain(request));
+            rounds.flat_map(round).collect::<Vec<_>>()
+        };
         (way.name(), thread::spawn(drains))
     });
     let mut rows = vec![("gracekeeper".to_owned(), ours(&requests))];

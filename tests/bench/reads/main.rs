@@ -8,6 +8,10 @@
 
 #[path = "../child.rs"]
 mod child;
+#[path = "../cpu.rs"]
+mod cpu;
+#[path = "../crowd.rs"]
+mod crowd;
 mod memory;
 mod pages;
 mod sidecar;
@@ -21,8 +25,8 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 type Group<'c> = BenchmarkGroup<'c, WallTime>;
 
 fn main() {
-    if sockets::is_crowd() {
-        return sockets::crowd();
+    if crowd::is_crowd() {
+        return crowd::crowd();
     }
     // Ten rounds of a large page take long enough; more would tell nothing new.
     let mut criterion = Criterion::default()

@@ -3,12 +3,12 @@
 //! As in the socket table's benchmark, both ends of each connection are on the app's port, and half of the sockets are in
 //! the middle of a request, so that the drain ends at its deadline.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::child::Sidecar;
-use super::sockets::{Crowd, free_port};
+use super::child::{Sidecar, free_port};
+use super::cpu::cpu_of;
+use super::crowd::Crowd;
 
 /// How long it is watched while it serves, and while it drains.
 const WATCHED: Duration = Duration::from_secs(20);
@@ -44,12 +44,15 @@ fn idle() {
     let crowd = Crowd::gather(port, 5_000);
     let sidecar = Sidecar::start(&[&format!("--app-port={port}")]);
     sleep(Duration::from_secs(2));
-    let (wakeups, used) = (sidecar.status("voluntary_ctxt_switches"), cpu_of(&sidecar));
+    let (wakeups, used) = (
+        sidecar.status("voluntary_ctxt_switches"),
+        cpu_of(&sidecar.child),
+    );
     sleep(WATCHED);
     println!(
         "\nWhile it serves, with 10,000 sockets on the app's port, in {WATCHED:?}: {} wake-ups, {:?} of CPU, RSS {} KiB",
         sidecar.status("voluntary_ctxt_switches") - wakeups,
-        cpu_of(&sidecar) - used,
+        cpu_of(&sidecar.child) - used,
         sidecar.status("VmRSS"),
     );
     drop(crowd);
@@ -83,19 +86,10 @@ fn cpu() {
         assert!(sidecar.ask("POST /drain").contains(" 202 "));
         let during = arrive.then(gather);
         sleep(Duration::from_secs(2));
-        let (began, used) = (Instant::now(), cpu_of(&sidecar));
+        let (began, used) = (Instant::now(), cpu_of(&sidecar.child));
         sleep(WATCHED);
-        let share = (cpu_of(&sidecar) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+        let share = (cpu_of(&sidecar.child) - used).as_secs_f64() / began.elapsed().as_secs_f64();
         println!("| {what} | {:.1} % |", 100.0 * share);
         drop((before, during));
     }
-}
-
-/// The time that it has had on a CPU, in its own code and in the kernel for it (man 5 proc_pid_stat), to 10 ms.
-fn cpu_of(sidecar: &Sidecar) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", sidecar.child.id())).unwrap();
-    let (_, after_name) = stat.rsplit_once(')').unwrap();
-    let ticks = after_name.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|word| word.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(10 * ticks)
 }

@@ -3,26 +3,23 @@
 //! A pod's clients are elsewhere. Here both ends of each connection are on the app's port, so that there are as many
 //! sockets as said and no others. Half of them, the servers', are in the middle of a request.
 //!
-//! Target: 50 ms or less with 50,000, in the same memory however many there are.
+//! Target: 50 ms or less with 50,000, in the same memory however many there are. Beside each: the same question to the
+//! kernel, whose answers are thrown away, with and without the details of each connection (`tcp_info`); and without
+//! connections of the port, when the kernel has to pass over all of them.
 
-use std::env;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::hint::black_box;
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use criterion::Criterion;
 use gracekeeper::inflight::sockets::{Rule, Table};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use tokio::runtime::Builder;
 
+use super::child::free_port;
+use super::crowd::Crowd;
 use super::{group, measure};
-
-/// Tells this program, started again, where to make connections and how many.
-const CROWD: &str = "CROWD";
-/// Files of one process, more than which would do no good.
-const MOST: usize = 50_000;
 
 pub fn bench(criterion: &mut Criterion) {
     let mut group = group(criterion, "the socket table");
@@ -39,96 +36,64 @@ pub fn bench(criterion: &mut Criterion) {
             let count = runtime.block_on(table.count(busy, |_| false)).unwrap();
             assert_eq!(count, (sockets as u64 / 2, true));
         });
+        for (what, port, info) in [
+            ("the kernel alone", port, true),
+            ("the kernel alone, without tcp_info", port, false),
+            ("the kernel alone, another port", free_port(), true),
+        ] {
+            measure(&mut group, &format!("{sockets} sockets, {what}"), || {
+                black_box(ask_kernel(port, info));
+            });
+        }
         drop(crowd);
     }
     group.finish();
 }
 
-/// A port on which nothing listens.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Connections on one port, held by as many processes as their limits ask for.
-pub struct Crowd(Vec<(Child, ChildStdin)>);
-
-impl Crowd {
-    pub fn gather(port: u16, connections: usize) -> Self {
-        // Both ends of each, and what else a process has open.
-        let most = (file_limit() - 50) / 2;
-        let starts = (0..connections).step_by(most).enumerate();
-        let held: Vec<_> = starts
-            .map(|(n, from)| {
-                let here = format!("127.{n}.0.1:{port}");
-                let count = most.min(connections - from);
-                let mut child = Command::new(env::current_exe().unwrap())
-                    .env(CROWD, format!("{here} {count}"))
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                let stdin = child.stdin.take().unwrap();
-                (child, stdin)
-            })
-            .collect();
-        let mut crowd = Self(held);
-        for (child, _) in &mut crowd.0 {
-            let mut line = String::new();
-            let stdout = child.stdout.take().unwrap();
-            BufReader::new(stdout).read_line(&mut line).unwrap();
-            assert_eq!(line, "ready\n", "a process that holds connections");
+/// Asks for the connections of a local port, as `src/inflight/sockets/netlink.rs` does, and takes what comes; how many bytes.
+fn ask_kernel(port: u16, info: bool) -> usize {
+    const GETSOCK: u16 = 18;
+    const REQUEST_DUMP: u16 = 0x301;
+    const BYTECODE: u16 = 1;
+    const DONE: u16 = 3;
+    // ESTABLISHED, both FIN_WAIT, CLOSE_WAIT, LAST_ACK, LISTEN and CLOSING.
+    const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11;
+    let mut out = Vec::new();
+    out.put_u32_ne(100);
+    out.put_u16_ne(GETSOCK);
+    out.put_u16_ne(REQUEST_DUMP);
+    out.put_u32_ne(1);
+    out.put_u32_ne(0);
+    out.put_slice(&[0, 0, 0, if info { 2 } else { 0 }]);
+    out.put_bytes(0, 48);
+    out.put_u32_ne(STATES);
+    out.put_u32_ne(0);
+    out.put_u16_ne(24);
+    out.put_u16_ne(BYTECODE);
+    // At least this port, at most this port, to the end.
+    for (code, yes, no) in [
+        (2, 8, 24),
+        (0, 0, port),
+        (3, 8, 16),
+        (0, 0, port),
+        (1, 4, 4),
+    ] {
+        out.put_slice(&[code, yes]);
+        out.put_u16_ne(no);
+    }
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG).unwrap();
+    socket.bind_auto().unwrap();
+    socket.send(&out, 0).unwrap();
+    let mut answer = BytesMut::with_capacity(64 * 1024);
+    let mut bytes = 0;
+    loop {
+        answer.clear();
+        socket.recv(&mut answer, 0).unwrap();
+        bytes += answer.len();
+        // 20 bytes, the last of all.
+        let last = &answer[answer.len().saturating_sub(20)..];
+        if last[..4] == 20_u32.to_ne_bytes() && last[4..6] == DONE.to_ne_bytes() {
+            return bytes;
         }
-        crowd
     }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        for (mut child, stdin) in self.0.drain(..) {
-            drop(stdin);
-            let _ = child.wait();
-        }
-    }
-}
-
-/// As many files as this process may open, once it has asked for all it can get.
-fn file_limit() -> usize {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
-    maximum.map_or(MOST, |limit| limit.min(MOST as u64) as usize)
-}
-
-/// Whether this process was started to hold connections.
-pub fn is_crowd() -> bool {
-    env::var_os(CROWD).is_some()
-}
-
-/// Makes connections, and holds both ends until its standard input ends.
-pub fn crowd() {
-    file_limit();
-    let words = env::var(CROWD).unwrap();
-    let (address, count) = words.split_once(' ').unwrap();
-    let address: SocketAddrV4 = address.parse().unwrap();
-    let listener = TcpListener::bind(address).unwrap();
-    let mut held = Vec::new();
-    for n in 0..count.parse::<usize>().unwrap() {
-        let [_, process, ..] = address.ip().octets();
-        let from = Ipv4Addr::new(127, process, (n / 200) as u8, 2 + (n % 200) as u8);
-        let mut client = connect(SocketAddrV4::new(from, address.port()), address);
-        client.write_all(b"?").unwrap();
-        held.push((client, listener.accept().unwrap()));
-    }
-    println!("ready");
-    let _ = io::stdin().read(&mut [0]);
-}
-
-fn connect(from: SocketAddrV4, to: SocketAddrV4) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&from.into()).unwrap();
-    // Leaves nothing behind: reset, without the minute that the kernel keeps what was closed.
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-    socket.connect(&to.into()).unwrap();
-    socket.into()
 }
