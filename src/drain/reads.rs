@@ -7,19 +7,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-/// The longest pause between two reads of a source, unless a longer one was asked for or the source is slow.
+/// The longest pause between two reads of a source, unless a longer one was asked for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A read that takes one part in twenty of the time leaves the app nineteen for its work.
 const PAUSE_PER_READ: u32 = 19;
-
-/// A page of 10 MB takes an app a third of a second (Node) to more than one (Python) on its only thread: read once a second it
-/// would take half of the app, and more where it goes on making a page for which nothing waits any more. So a slow source
-/// is read a quarter of the time at most.
-const PAUSE_PER_SLOW_READ: u32 = 3;
-
-/// The longest pause after a slow read. No hook is answered later than this for the sake of the app's CPU.
-const LONGEST_PAUSE_OF_SLOW: Duration = Duration::from_secs(3);
 
 /// One read and what it saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,8 +80,7 @@ impl<T: Send + 'static> Reads<T> {
 
 /// How long to leave a source alone after a read that took this long.
 pub fn pause(took: Duration, least: Duration) -> Duration {
-    let longest = (took * PAUSE_PER_SLOW_READ).clamp(LONGEST_PAUSE, LONGEST_PAUSE_OF_SLOW);
-    (took * PAUSE_PER_READ).min(longest).max(least)
+    (took * PAUSE_PER_READ).min(LONGEST_PAUSE).max(least)
 }
 
 fn read<T: Send + 'static>(
@@ -115,18 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_read_at_most_a_twentieth_of_the_time_and_once_a_second_or_so_unless_it_is_slow()
-    {
+    fn a_source_is_read_at_most_a_twentieth_of_the_time_and_once_a_second_or_so() {
         let least = Duration::from_millis(100);
         for (took, expected) in [
             (0, 100),
             (1, 100),
             (20, 380),
             (50, 950),
-            (333, 1000),
-            (500, 1500),
-            (1000, 3000),
-            (5000, 3000),
+            (500, 1000),
+            (5000, 1000),
         ] {
             assert_eq!(
                 pause(Duration::from_millis(took), least),
