@@ -67,6 +67,16 @@ class Result:
         """Seconds from deletion to gone, the quickest first."""
         return sorted(pod.took for pod in self.pods if pod.took is not None)
 
+    def after_last_answer(self):
+        """Seconds from the last answer that a pod gave until it was gone, the shortest first: a pod that knows what comes would
+        be gone right then."""
+        times = []
+        for pod in self.pods:
+            changes = [at for outcome in self.outcomes for at, _ in outcome.inflight(pod)]
+            if changes and pod.took is not None:
+                times.append(pod.gone - max(changes) / 1000)
+        return sorted(times)
+
     def verdicts(self):
         """How often each verdict was given."""
         counts = {}
@@ -77,18 +87,23 @@ class Result:
         return ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
 
     def cells(self):
-        times = self.gone_after()
-        gone = times if len(times) <= FEW else [statistics.median(times), times[-1]]
-        between = ", " if len(times) <= FEW else " / "
         return [
             self.name,
             f"{self.requests:,}" if self.outcomes else "",
             f"{self.failed:,}" if self.outcomes else "",
             "" if self.cut is None else f"{self.cut:,}",
-            between.join(f"{seconds:.1f}" for seconds in gone) + " s" if gone else "",
+            in_short(self.gone_after()),
+            in_short(self.after_last_answer()),
             self.verdicts(),
             ": ".join(word for word in (self.state, self.why or self.note) if word),
         ]
+
+
+def in_short(times):
+    """Each of a few times, or the median and the most."""
+    told = times if len(times) <= FEW else [statistics.median(times), times[-1]]
+    between = ", " if len(times) <= FEW else " / "
+    return between.join(f"{seconds:.1f}" for seconds in told) + " s" if told else ""
 
 
 def cut_by(pod):
@@ -107,7 +122,9 @@ def cut_by_events(events):
     return counts
 
 
-COLUMNS = ["scenario", "requests", "failed", "cut, as told", "gone after: each, or median / most", "verdicts", "result"]
+COLUMNS = [
+    "scenario", "requests", "failed", "cut, as told", "gone after: each, or median / most", "after its last answer", "verdicts", "result",
+]
 
 
 def table(results):
