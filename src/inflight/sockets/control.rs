@@ -21,13 +21,23 @@ const LATE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Control {
     known: Known,
-    /// What the last change added; none where no read has seen a change.
-    added: Option<Totals>,
+    change: Change,
     /// What was known before bytes came or went in one direction alone: these can be the first half of an exchange of
     /// control frames.
     before_half: Option<Known>,
     /// The last change was control frames alone.
     only_control: bool,
+}
+
+/// What reads have seen to change on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Nothing.
+    None,
+    /// So few bytes of the client's that the first read can have been between a ping and its answer.
+    PerhapsPong,
+    /// The last change added this.
+    Added(Totals),
 }
 
 /// What is known of a connection at a moment when nothing is on its way.
@@ -111,8 +121,8 @@ impl Control {
         };
         let Some(before) = before else {
             return Some(Self {
-                known: known(first_spoke(seen, by_clock, &seen.totals())),
-                added: None,
+                known: known(first_spoke(seen, by_clock)),
+                change: Change::None,
                 before_half: None,
                 only_control: false,
             });
@@ -144,7 +154,7 @@ impl Control {
     /// The app's last bytes may be a ping that its client, which waits for an answer, has not answered yet.
     pub fn may_wait_behind_ping(&self, seen: &Connection) -> bool {
         Duration::from_millis(seen.last_sent.into()) < LATE
-            && self.added.is_some_and(|added| added.may_be_ping())
+            && matches!(self.change, Change::Added(added) if added.may_be_ping())
             && (self.before_half).is_some_and(|before| !before.spoke.is_idle())
     }
 
@@ -164,9 +174,10 @@ impl Control {
         if self.only_control {
             return self;
         }
-        let spoke = match &self.added {
-            None => first_spoke(seen, by_clock, &self.known.totals),
-            Some(added) => later_spoke(seen, by_clock, added),
+        let spoke = match &self.change {
+            Change::None => first_spoke(seen, by_clock),
+            Change::PerhapsPong => spoke_after_perhaps_pong(seen, by_clock),
+            Change::Added(added) => later_spoke(seen, by_clock, added),
         };
         let known = Known {
             spoke,
@@ -191,24 +202,24 @@ impl Control {
                         client_at: from.client_at,
                         ..known(from.spoke.after_control())
                     },
-                    added: Some(added),
+                    change: Change::Added(added),
                     before_half: None,
                     only_control: true,
                 };
             }
         }
         let added = seen.totals().since(&self.known.totals);
-        if self.added.is_none() && added.may_be_pong() {
-            // The first read was between a ping and its late answer: nothing tells more than if this were the first.
+        if self.change == Change::None && added.may_be_pong() {
             return Self {
-                known: known(first_spoke(seen, by_clock, &seen.totals())),
+                known: known(spoke_after_perhaps_pong(seen, by_clock)),
+                change: Change::PerhapsPong,
                 ..self
             };
         }
         let half = (added.segments_received == 0) != (added.segments_sent == 0);
         Self {
             known: known(later_spoke(seen, by_clock, &added)),
-            added: Some(added),
+            change: Change::Added(added),
             before_half: half.then_some(self.known),
             only_control: false,
         }
@@ -216,7 +227,8 @@ impl Control {
 }
 
 /// Which end spoke last, of a connection of which no read has seen a change.
-fn first_spoke(seen: &Connection, by_clock: LastSpoke, totals: &Totals) -> Spoke {
+fn first_spoke(seen: &Connection, by_clock: LastSpoke) -> Spoke {
+    let totals = seen.totals();
     match (by_clock, totals.opening()) {
         (LastSpoke::App, _) | (_, Some(Opening::Unused)) => return Spoke::App,
         (_, Some(Opening::Unclear)) => return Spoke::PerhapsIdle,
@@ -237,6 +249,17 @@ fn first_spoke(seen: &Connection, by_clock: LastSpoke, totals: &Totals) -> Spoke
         }
     } else {
         Spoke::Client
+    }
+}
+
+/// Which end spoke last, where the first read can have been between a ping and its answer: the totals tell no more than if
+/// this were the first, and a request that has just come is more likely than there.
+fn spoke_after_perhaps_pong(seen: &Connection, by_clock: LastSpoke) -> Spoke {
+    match first_spoke(seen, by_clock) {
+        spoke if seen.totals().opening().is_some() => spoke,
+        Spoke::PerhapsIdle => Spoke::PerhapsLate,
+        Spoke::ClientPromptly => Spoke::ClientLater,
+        spoke => spoke,
     }
 }
 
