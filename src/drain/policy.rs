@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "POLICY", default_value = "wait")]
     pub when_blind: String,
 
-    /// The least time between two reads of a source; it is read at most 5 % of the time
+    /// The least time between two reads of a source; it is read at most 5 % of the time, but once a second at least
     #[arg(long, value_name = "DURATION", default_value = "100ms")]
     pub poll_interval: String,
 
