@@ -6,6 +6,7 @@
 //! waited.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,16 @@ enum Missed {
     Late,
     /// The notices have ended: who comes and goes would not be seen any more.
     Deaf(Error),
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missed::Unwatched => f.write_str("nothing is watched"),
+            Missed::Late => f.write_str("it took too long"),
+            Missed::Failed(e) | Missed::Deaf(e) => e.fmt(f),
+        }
+    }
 }
 
 impl Missed {
@@ -240,13 +251,17 @@ impl Watcher {
     }
 
     /// The settings with the ports that are found now, which are kept while the drain runs.
-    async fn find_ports(&mut self) -> Settings {
+    async fn find_ports(&mut self) -> Result<Settings, Missed> {
         let mut settings = self.settings.clone();
         let Some(auto) = &settings.auto else {
-            return settings;
+            return Ok(settings);
         };
         let is_known = auto.found().is_some();
-        match auto.drain_begins().await {
+        let found = timeout(READ_LIMIT, auto.drain_begins()).await;
+        match found
+            .map_err(|_| Missed::Late)
+            .and_then(|found| found.map_err(Missed::Failed))
+        {
             Ok(found) => {
                 if !is_known {
                     info!(ports = ?found, "the ports on which the pod listens");
@@ -254,9 +269,11 @@ impl Watcher {
                 settings.ports.extend(found.iter());
                 self.table = Table::new(settings.ports.iter().copied());
             }
-            Err(e) => warn!("the ports on which the pod listens cannot be read: {e}"),
+            Err(missed) if settings.ports.is_empty() => return Err(missed),
+            // Those that were given by number are watched all the same.
+            Err(missed) => warn!("the ports on which the pod listens cannot be read: {missed}"),
         }
-        settings
+        Ok(settings)
     }
 
     /// Begins to watch: first the notices, then the connections that exist already, so that none falls between the two.
@@ -266,7 +283,7 @@ impl Watcher {
         if self.abandoned == Some(began) {
             return Err(Missed::Unwatched);
         }
-        let settings = self.find_ports().await;
+        let settings = self.find_ports().await?;
         if settings.ports.is_empty() {
             return Err(Missed::Unwatched);
         }
@@ -319,7 +336,7 @@ impl Watcher {
         missed: &Missed,
         reply: &oneshot::Sender<T>,
     ) -> bool {
-        debug!("the traffic could not be read: {missed:?}");
+        debug!("the traffic could not be read: {missed}");
         let until = began + missed.tried_again(self.settings.max_quiet);
         if Instant::now() < until && !reply.is_closed() {
             return false;

@@ -96,6 +96,7 @@ fn are_unknown(sources: &[(String, &str)]) {
     assert!(
         !sidecar.said("unreadable").is_empty() || !sidecar.said("not listening yet").is_empty()
     );
+    ends(sidecar);
 }
 
 #[test]
@@ -240,6 +241,7 @@ fn a_page_that_changes_its_series_in_the_middle_of_a_drain() {
         (&"deadline".into(), &().into()),
         "what cannot be read is not zero: {verdict}"
     );
+    ends(sidecar);
 }
 
 #[test]

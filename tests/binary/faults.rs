@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -27,14 +27,6 @@ fn kept(verdict: &Value, budget: f64) {
         took < budget + 10.0,
         "the deadline of {budget} s is kept: {verdict}"
     );
-}
-
-/// It goes when it is told to.
-fn ends(mut sidecar: Sidecar) {
-    sidecar.process.signal("INT");
-    let asked = Instant::now();
-    assert_eq!(sidecar.process.ended().code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(10));
 }
 
 /// The command that runs another one without something.

@@ -322,7 +322,9 @@ fn drain_while_the_clock_is_set(to: &str) -> Option<(String, String)> {
             Some(line["timestamp"].as_str()?.to_owned())
         })
     };
-    Some((stamp("draining"), stamp("drain ended")))
+    let stamps = (stamp("draining"), stamp("drain ended"));
+    ends(sidecar);
+    Some(stamps)
 }
 
 #[test]

@@ -282,6 +282,14 @@ impl Drop for Sidecar {
     }
 }
 
+/// The sidecar goes when it is told to, whatever it reads or waits for.
+pub fn ends(mut sidecar: Sidecar) {
+    sidecar.process.signal("INT");
+    let asked = Instant::now();
+    assert_eq!(sidecar.process.ended().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10));
+}
+
 /// Requests that last until a test lets them go.
 pub struct Gate {
     folder: TempDir,

@@ -35,14 +35,14 @@ pub struct Listener {
     pub inode: u32,
 }
 
-/// Every TCP socket of this pod that listens. Where netlink is refused, `/proc` has them too.
+/// Every TCP socket of this pod that listens. Where netlink does not tell, `/proc` has them too.
 ///
 /// # Errors
 /// When the kernel cannot be asked, or does not answer.
 pub async fn listeners() -> Result<Vec<Listener>, Error> {
     match netlink::listeners().await {
-        Err(refused @ Error::Refused(_)) => procfs::listeners().await.map_err(|_| refused),
-        answer => answer,
+        Err(e) => procfs::listeners().await.map_err(|_| e),
+        told => told,
     }
 }
 

@@ -238,13 +238,17 @@ fn a_first_read_of_the_table_that_is_late_is_read_again_and_the_drain_waits_for_
 fn a_table_that_is_late_for_a_whole_drain_leaves_it_to_time_and_keeps_no_deadline_waiting() {
     let fault = Fault::new("late");
     let limit = words(&fault.limit);
-    let (shop, hook) = Shop::draining(&limit, &["--grace-period=120s", "--max-quiet=1s"]);
-    let (verdict, sidecar) = shop.finishes(hook);
-    assert_eq!(verdict["arrivals"], Value::Null, "{verdict}");
-    kept(&verdict, 20.0);
-    goes_by_time(&sidecar);
-    assert_eq!(sidecar.said("could not be read in time").len(), 1);
-    ends(sidecar);
+    // The ports are read from the same table.
+    for ports in ["--app-port=1", "--app-port=auto"] {
+        let flags = ["--grace-period=120s", "--max-quiet=1s", ports];
+        let (shop, hook) = Shop::draining(&limit, &flags);
+        let (verdict, sidecar) = shop.finishes(hook);
+        assert_eq!(verdict["arrivals"], Value::Null, "{verdict}");
+        kept(&verdict, 20.0);
+        goes_by_time(&sidecar);
+        assert_eq!(sidecar.said("could not be read in time").len(), 1);
+        ends(sidecar);
+    }
 
     let (_app, base) = self::shop(0);
     let source = format!("--inflight=tcp-busy://:{}", port_of(&base));
