@@ -392,9 +392,15 @@ impl Injection {
                 )),
             }
         }
-        if !self.uninject && changed != text && !kept::keeps(&changed, &stream) {
+        // Nothing is lost on the way in, and nothing comes on the way out.
+        let sound = match self.uninject {
+            _ if changed == text => true,
+            false => kept::keeps(&changed, &stream),
+            true => kept::keeps(text, &Stream::parse(changed.clone())),
+        };
+        if !sound {
             output.errors.push(format!(
-                "{}: it is written in a way in which nothing can be added to it; write mappings and lists in blocks, one entry a line",
+                "{}: it is written in a way in which nothing can be changed in it; write mappings and lists in blocks, one entry a line",
                 place(1)
             ));
         }

@@ -7,6 +7,7 @@
 pub mod container;
 pub mod document;
 pub mod edit;
+pub mod lines;
 pub mod object;
 pub mod pod;
 

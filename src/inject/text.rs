@@ -6,20 +6,17 @@ use super::plan::{Change, Step};
 use crate::podspec::document::Entry;
 use crate::podspec::document::Value as Kind;
 use crate::podspec::edit::{self, Edit};
-use crate::podspec::{Node, Object, Pod, Stream};
+use crate::podspec::{Node, Object, Pod, Stream, lines};
 
 /// The documents of a file, each with the line that separates it from the one before.
 pub fn documents(text: &str) -> Vec<&str> {
     // JSON has no such lines, and within a YAML document none begins with these three characters.
     let mut starts = vec![0];
-    starts.extend(
-        text.match_indices("\n---")
-            .map(|(at, _)| at + 1)
-            .filter(|&at| {
-                let rest = &text[at + 3..];
-                rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])
-            }),
-    );
+    starts.extend((text.match_indices("---").map(|(at, _)| at)).filter(|&at| {
+        let rest = &text[at + 3..];
+        text[..at].ends_with(lines::BREAKS)
+            && (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    }));
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     starts
         .iter()
@@ -162,8 +159,7 @@ fn removal(text: &str, parent: &Node, step: &Step) -> Option<Edit> {
         (Some((next, _)), true) => start..*next,
         (None, true) => members.get(index.checked_sub(1)?)?.1..end,
         (_, false) => {
-            let line = text[..start].rfind('\n').map_or(0, |at| at + 1);
-            let rest = text[end..].find('\n').map_or(text.len(), |at| end + at + 1);
+            let (line, rest) = (lines::start(text, start), lines::next(text, end));
             match (text[line..start].trim().is_empty(), members.get(index + 1)) {
                 (true, _) => line..rest,
                 // It stands on the line of a dash, which the next one needs.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::document::{Entry, Node, Stream, Value};
+use super::lines;
 
 /// Text that takes the place of some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +153,7 @@ fn add_flow_entry(
         (Some(first), Some(previous)) => {
             // As the first entry is set off from the brace, so is the new one from what is before it.
             let gap = &text[mapping.span.start + 1..first.key.span.start];
-            let gap = if gap.trim().is_empty() && gap.contains('\n') {
+            let gap = if gap.trim().is_empty() && gap.contains(lines::BREAKS) {
                 gap
             } else {
                 " "
@@ -170,13 +171,8 @@ fn content_end(entry: &Entry) -> usize {
 
 /// A new line after the line that this byte ends in, so that a comment on it stays where it is.
 fn insert_line_after(text: &str, at: usize, line: &str) -> Edit {
-    let rest = &text[at..];
-    let end = at + rest.find('\n').unwrap_or(rest.len());
-    let end = match text[..end].ends_with('\r') {
-        true => end - 1,
-        false => end,
-    };
-    insert(end.max(at), with_line_breaks_of(text, format!("\n{line}")))
+    let line = with_line_breaks_of(text, format!("\n{line}"));
+    insert(lines::end(text, at), line)
 }
 
 /// `key: value` or the key and the value below it, at that indentation.
@@ -213,8 +209,7 @@ fn indented(value: &str, indent: usize) -> String {
 
 /// How far from the beginning of its line a byte is, in characters.
 fn indent_of(text: &str, at: usize) -> usize {
-    let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
-    text[line..at].chars().count()
+    text[lines::start(text, at)..at].chars().count()
 }
 
 /// YAML as JSON on one line.
@@ -225,9 +220,13 @@ fn json(value: &str) -> String {
 
 /// With the line breaks that the file has.
 fn with_line_breaks_of(text: &str, new: String) -> String {
-    match text.contains("\r\n") {
-        true => new.replace('\n', "\r\n"),
-        false => new,
+    match (
+        text.contains("\r\n"),
+        text.contains(lines::BREAKS) && !text.contains('\n'),
+    ) {
+        (true, _) => new.replace('\n', "\r\n"),
+        (_, true) => new.replace('\n', "\r"),
+        _ => new,
     }
 }
 
@@ -328,6 +327,10 @@ mod tests {
             set_entry(text, node, "c", "d: 2", None)
         });
         assert_eq!(changed, "a:\r\n  b: 1\r\n  c:\r\n    d: 2\r\n");
+        // A carriage return ends a line by itself.
+        let text = "a:\r  b: 1 # one\rc: 2\n";
+        let changed = edited(text, &["a"], |node| set_entry(text, node, "d", "3", None));
+        assert_eq!(changed, "a:\r  b: 1 # one\n  d: 3\rc: 2\n");
     }
 
     #[test]

@@ -59,11 +59,14 @@ fn comments_order_and_unknown_fields_stay_and_other_documents_are_untouched() {
 #[test]
 fn twice_is_once_and_uninject_brings_back_every_byte() {
     for words in [&[][..], &["--mode=hook", "--min-wait=3s"]] {
-        let before = format!("{DEPLOYMENT}{SERVICE}");
-        let after = injected(words, &before);
-        assert_ne!(after, before);
-        assert_eq!(injected(words, &after), after);
-        assert_eq!(injected(&["--uninject"], &after), before);
+        // A line of YAML may end in each of these ways.
+        for line_break in ["\n", "\r\n", "\r"] {
+            let before = format!("{DEPLOYMENT}{SERVICE}").replace('\n', line_break);
+            let after = injected(words, &before);
+            assert_ne!(after, before);
+            assert_eq!(injected(words, &after), after);
+            assert_eq!(injected(&["--uninject"], &after), before);
+        }
     }
 }
 

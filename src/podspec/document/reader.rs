@@ -10,6 +10,7 @@ use std::sync::Arc;
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 
 use super::{Comment, Document, Entry, Node, SyntaxError, Value};
+use crate::podspec::lines;
 
 /// The most values that the aliases of one file may stand for.
 const MOST_ALIASED: usize = 100_000;
@@ -83,7 +84,7 @@ impl Reader {
                 }));
             }
             Event::Comment(comment, _) => {
-                let line = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
+                let line = lines::start(text, range.start);
                 self.comments.push(Comment {
                     text: comment.into_owned(),
                     own_line: text[line..range.start].trim().is_empty(),
@@ -206,9 +207,9 @@ fn block_scalar(text: &str, range: Range<usize>, indicator: char, is_empty: bool
 /// Where the last line before this place that says something has its indicator: after it there are signs of how the
 /// scalar is read, and a comment.
 fn indicator_before(text: &str, at: usize, indicator: char) -> Option<usize> {
-    let mut end = text[..at].rfind('\n')?;
+    let mut end = text[..at].rfind(lines::BREAKS)?;
     let (starts, line) = loop {
-        let starts = text[..end].rfind('\n').map_or(0, |at| at + 1);
+        let starts = lines::start(text, end);
         let line = &text[starts..end];
         if !line.trim().is_empty() && !line.trim_start().starts_with('#') {
             break (starts, line);
