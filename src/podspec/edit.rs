@@ -62,7 +62,13 @@ pub fn set_entry(
         return Some(add_flow_entry(text, mapping, previous, key, value));
     }
     let previous = previous?;
-    let indent = indent_of(text, entries.first()?.key.span.start);
+    let first = &entries.first()?.key.span;
+    // A key that is written with a question mark begins later than its entry, and one that is not written nowhere.
+    let before = &text[lines::start(text, first.start)..first.start];
+    if first.is_empty() || before.trim_end().ends_with('?') {
+        return None;
+    }
+    let indent = indent_of(text, first.start);
     let end = content_end(previous);
     let entry = block_entry(key, value, indent);
     Some(insert_line_after(text, end, &entry))
@@ -331,6 +337,16 @@ mod tests {
         let text = "a:\r  b: 1 # one\rc: 2\n";
         let changed = edited(text, &["a"], |node| set_entry(text, node, "d", "3", None));
         assert_eq!(changed, "a:\r  b: 1 # one\n  d: 3\rc: 2\n");
+    }
+
+    #[test]
+    fn where_an_entry_begins_elsewhere_than_its_key_nothing_is_set() {
+        for text in ["a:\n  ? b\n  : 1\n", "a:\n  ? \nc: 1\n", "a:\n  : 1\n"] {
+            let stream = Stream::parse(text.to_owned());
+            let a = stream.documents[0].root.get("a").unwrap();
+            assert!(a.is_mapping(), "{text}");
+            assert!(set_entry(text, a, "d", "2", None).is_none(), "{text}");
+        }
     }
 
     #[test]
