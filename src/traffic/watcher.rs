@@ -6,7 +6,6 @@
 //! waited.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,16 +70,6 @@ enum Missed {
     Late,
     /// The notices have ended: who comes and goes would not be seen any more.
     Deaf(Error),
-}
-
-impl fmt::Display for Missed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Missed::Unwatched => f.write_str("nothing is watched"),
-            Missed::Late => f.write_str("it took too long"),
-            Missed::Failed(e) | Missed::Deaf(e) => e.fmt(f),
-        }
-    }
 }
 
 impl Missed {
@@ -271,7 +260,10 @@ impl Watcher {
             }
             Err(missed) if settings.ports.is_empty() => return Err(missed),
             // Those that were given by number are watched all the same.
-            Err(missed) => warn!("the ports on which the pod listens cannot be read: {missed}"),
+            Err(Missed::Failed(e)) => {
+                warn!("the ports on which the pod listens cannot be read: {e}")
+            }
+            Err(_) => warn!("the ports on which the pod listens cannot be read in time"),
         }
         Ok(settings)
     }
@@ -336,7 +328,7 @@ impl Watcher {
         missed: &Missed,
         reply: &oneshot::Sender<T>,
     ) -> bool {
-        debug!("the traffic could not be read: {missed}");
+        debug!("the traffic could not be read: {missed:?}");
         let until = began + missed.tried_again(self.settings.max_quiet);
         if Instant::now() < until && !reply.is_closed() {
             return false;
