@@ -57,7 +57,8 @@ pub fn changed(text: &str, number: usize, change: &Change) -> Option<String> {
     edit::apply(text, &[edit])
 }
 
-/// Takes out an entry of a mapping or an item of a list, and what contained nothing else. None where it is not there.
+/// Takes out an entry of a mapping or an item of a list, and what contained nothing else, up to an item of a list: a
+/// container is never ours. None where it is not there.
 pub fn without(text: &str, number: usize, path: &[Step]) -> Option<String> {
     let stream = Stream::parse(text.to_owned());
     let pod = pod(&stream, number)?;
@@ -68,7 +69,11 @@ pub fn without(text: &str, number: usize, path: &[Step]) -> Option<String> {
         let parent = at(holder, parents)?;
         at(parent, std::slice::from_ref(last))?;
         let alone = parent.entries().count() + parent.items().count() == 1;
-        if !alone || parents.is_empty() {
+        let is_all_of_item = (parents.split_last()).is_some_and(|(_, above)| {
+            let entries = |item: &Node| item.entries().count();
+            matches!(above, [.., Step::Index(_)]) && at(holder, above).map(entries) == Some(1)
+        });
+        if !alone || parents.is_empty() || is_all_of_item {
             return edit::apply(text, &[removal(text, parent, last)?]);
         }
         path = parents;

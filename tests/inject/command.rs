@@ -102,6 +102,14 @@ spec:
 }
 
 #[test]
+fn uninject_leaves_a_container_that_has_nothing_else() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: { name: web }\nspec:\n  containers:\n    - lifecycle:\n";
+    let after = injected(&[], pod);
+    assert_ne!(after, pod);
+    assert_eq!(injected(&["--uninject"], &after), pod);
+}
+
+#[test]
 fn json_stays_json_and_lists_are_lists() {
     let list = r#"{"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "a"}]}},
