@@ -167,7 +167,8 @@ impl Evidence {
 
     /// The pod's object has these probes of the kubelet, and no others.
     pub fn set_probes(&mut self, probes: Vec<Probe>) {
-        self.arrivals.set_probes(probes);
+        let has_proxy = self.settings.local_peers == LocalPeers::Proxy;
+        self.arrivals.set_probes(probes, has_proxy);
     }
 
     /// Begins a read of the table. `routes_changed` is when routes are known to have changed, if they are.

@@ -38,6 +38,8 @@ pub struct Arrivals {
     visitors: HashMap<(IpAddr, u16), Visitor>,
     /// The kubelet's probes, where the pod's object is known.
     probes: Option<Vec<Probe>>,
+    /// The intervals of those that a proxy in the pod may pass on, in seconds.
+    passed_on: Vec<f64>,
     /// Arrivals of addresses that are not remembered.
     others: u64,
     last_other: Option<Instant>,
@@ -55,6 +57,7 @@ impl Arrivals {
             began,
             visitors: HashMap::new(),
             probes: None,
+            passed_on: Vec::new(),
             others: 0,
             last_other: None,
             count: 0,
@@ -78,8 +81,10 @@ impl Arrivals {
         self.last
     }
 
-    /// The pod's object has these probes of the kubelet, and no others.
-    pub fn set_probes(&mut self, probes: Vec<Probe>) {
+    /// The pod's object has these probes of the kubelet, and no others. A proxy in the pod may pass them on.
+    pub fn set_probes(&mut self, probes: Vec<Probe>, has_proxy: bool) {
+        let intervals = probes.iter().map(|probe| probe.every.as_secs_f64());
+        self.passed_on = intervals.filter(|_| has_proxy).collect();
         self.probes = Some(probes);
     }
 
@@ -114,6 +119,7 @@ impl Arrivals {
             return;
         };
         visitor.kubelet = kubelet;
+        visitor.in_pod = seen.from_pod;
         visitor.record(at, bytes, seen.cookie, now);
     }
 
@@ -148,7 +154,11 @@ impl Arrivals {
             let probes = (self.probes.as_deref()).filter(|_| visitor.kubelet);
             if visitor.has_news() || probes.is_some() {
                 let probes = probes.map(|probes| probes.iter().filter(|of| of.port == *port));
-                visitor.judge(probes.map(Iterator::collect), elapsed);
+                let passed_on: &[f64] = match visitor.in_pod {
+                    true => &self.passed_on,
+                    false => &[],
+                };
+                visitor.judge(probes.map(Iterator::collect), passed_on, elapsed);
             }
         }
         self.compare_with_monitors();

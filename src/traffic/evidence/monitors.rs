@@ -33,6 +33,17 @@ const FEWEST_AMONG_OTHERS: usize = 4;
 /// standard deviations more: 13 of 15, 16 of 20, 33 of 50.
 const FEWEST_IN_TURN: usize = 15;
 
+/// How many visits show a probe whose interval is known, and that a proxy in the pod passes on.
+const FEWEST_PASSED_ON: usize = 10;
+
+/// How soon after another, and how late after it, such a visit may come, in intervals; and between which their mean is.
+/// Of the gaps of clients that call by chance at that rate three in five are so, and ten in a row with probability 0.007.
+const PASSED_ON_GAPS: std::ops::RangeInclusive<f64> = 0.3..=2.0;
+const PASSED_ON_MEAN: std::ops::RangeInclusive<f64> = 0.9..=1.25;
+
+/// Of so many gaps one may be longer or shorter.
+const GAPS_FOR_ONE_ODD: usize = 15;
+
 /// How many of so many intervals may have none or several visits.
 fn off_turn(intervals: usize) -> usize {
     let n = intervals as f64;
@@ -110,11 +121,12 @@ pub struct Findings {
     pub beat_of: Vec<Option<usize>>,
 }
 
-/// Finds the beats in all visits of an address, which are in order of time; at most so many of them.
+/// Finds the beats in all visits of an address, which are in order of time; at most so many of them. Of a proxy in the pod
+/// the kubelet's probes are `passed_on`, each with its interval in seconds.
 ///
 /// Either every visit follows a beat. Or, where other requests come from the address too, the visits with one size of
 /// request do, all of them that have been seen; the others are clients'.
-pub fn find(visits: &[Visit], at_most: usize) -> Findings {
+pub fn find(visits: &[Visit], at_most: usize, passed_on: &[f64]) -> Findings {
     if let [one, other] = visits
         && let Some(beat) = round_beat(one, other)
     {
@@ -138,9 +150,35 @@ pub fn find(visits: &[Visit], at_most: usize) -> Findings {
         }
     }
     for of_size in sizes.into_values() {
-        explain(visits, &of_size, 1, FEWEST_AMONG_OTHERS, &mut findings);
+        if !explain(visits, &of_size, 1, FEWEST_AMONG_OTHERS, &mut findings) {
+            let probe = |every: &f64| of_probe(visits, &of_size, *every);
+            if let Some(beat) = passed_on.iter().find_map(probe) {
+                (of_size.iter()).for_each(|&n| findings.beat_of[n] = Some(findings.beats.len()));
+                findings.beats.push(beat);
+            }
+        }
     }
     findings
+}
+
+/// The beat of these visits if they can be those of a probe each so many seconds, however late each comes on a machine that
+/// is short of CPU: none comes soon after another, and none is left out.
+fn of_probe(visits: &[Visit], these: &[usize], every: f64) -> Option<Beat> {
+    if these.len() < FEWEST_PASSED_ON || every < SHORTEST {
+        return None;
+    }
+    let of: Vec<&Visit> = these.iter().map(|&n| &visits[n]).collect();
+    if !of.iter().all(|visit| is_alike(of[0], visit)) {
+        return None;
+    }
+    let gaps = || (of.windows(2)).map(|two| (two[1].at - two[0].at) / every);
+    let mean = gaps().sum::<f64>() / (of.len() - 1) as f64;
+    let odd = gaps().filter(|gap| !PASSED_ON_GAPS.contains(gap)).count();
+    let steady = PASSED_ON_MEAN.contains(&mean) && odd <= (of.len() - 1) / GAPS_FOR_ONE_ODD;
+    steady.then_some(Beat {
+        every,
+        bytes: of[0].bytes,
+    })
 }
 
 /// The beat of two visits that are a round interval apart.

@@ -27,6 +27,8 @@ pub struct Visitor {
     visits: VecDeque<Recorded>,
     /// The kubelet calls from here.
     pub kubelet: bool,
+    /// It is in the pod.
+    pub in_pod: bool,
     /// Arrivals that are not remembered any more.
     forgotten: u64,
     /// When the last visit of this drain was that is not remembered any more, in seconds since the drain began.
@@ -128,8 +130,8 @@ impl Visitor {
     }
 
     /// Judges all visits again, in the drain's second `elapsed`. `probes` are the kubelet's, where they are known and it
-    /// calls from here.
-    pub fn judge(&mut self, probes: Option<Vec<&Probe>>, elapsed: f64) {
+    /// calls from here; `passed_on` are the intervals of those that a proxy may bring from here.
+    pub fn judge(&mut self, probes: Option<Vec<&Probe>>, passed_on: &[f64], elapsed: f64) {
         self.news = false;
         while let Some(oldest) = self.visits.front()
             && oldest.visit.at < elapsed - REMEMBERED
@@ -144,7 +146,7 @@ impl Visitor {
             None => BEATS,
         };
         let plain: Vec<Visit> = visits.iter().map(|of| of.visit).collect();
-        let findings = monitors::find(&plain, at_most);
+        let findings = monitors::find(&plain, at_most, passed_on);
         let mut allowed = probes.map_or(0, |probes| {
             let seconds = elapsed - self.forgotten_until;
             let of_drain = visits.iter().zip(&findings.beat_of);
