@@ -63,9 +63,11 @@ pub fn set_entry(
     }
     let previous = previous?;
     let first = &entries.first()?.key.span;
-    // A key that is written with a question mark begins later than its entry, and one that is not written nowhere.
+    // A key that is written with a question mark, an anchor or a tag begins later than its entry, and one that is not
+    // written nowhere. The dash of a list is no part of its entry.
     let before = &text[lines::start(text, first.start)..first.start];
-    if first.is_empty() || before.trim_end().ends_with('?') {
+    let is_led_by_more = !before.chars().all(|c| c.is_whitespace() || c == '-');
+    if first.is_empty() || is_led_by_more {
         return None;
     }
     let indent = indent_of(text, first.start);
@@ -341,7 +343,13 @@ mod tests {
 
     #[test]
     fn where_an_entry_begins_elsewhere_than_its_key_nothing_is_set() {
-        for text in ["a:\n  ? b\n  : 1\n", "a:\n  ? \nc: 1\n", "a:\n  : 1\n"] {
+        for text in [
+            "a:\n  ? b\n  : 1\n",
+            "a:\n  ? \nc: 1\n",
+            "a:\n  : 1\n",
+            "a:\n  &x b: 1\n",
+            "a:\n  !!str b: 1\n",
+        ] {
             let stream = Stream::parse(text.to_owned());
             let a = stream.documents[0].root.get("a").unwrap();
             assert!(a.is_mapping(), "{text}");
