@@ -59,7 +59,9 @@ pub fn set_entry(
     }
     let previous = after.and_then(is).or(entries.last());
     if *flow {
-        return Some(add_flow_entry(text, mapping, previous, key, value));
+        // An item `a: 1` of a list in brackets is a mapping without braces, and has no place for more.
+        let has_brace = text[mapping.span.start..].starts_with('{');
+        return has_brace.then(|| add_flow_entry(text, mapping, previous, key, value));
     }
     let previous = previous?;
     let first = &entries.first()?.key.span;
@@ -349,9 +351,11 @@ mod tests {
             "a:\n  : 1\n",
             "a:\n  &x b: 1\n",
             "a:\n  !!str b: 1\n",
+            "a: [b: 1]\n",
         ] {
             let stream = Stream::parse(text.to_owned());
             let a = stream.documents[0].root.get("a").unwrap();
+            let a = a.items().next().unwrap_or(a);
             assert!(a.is_mapping(), "{text}");
             assert!(set_entry(text, a, "d", "2", None).is_none(), "{text}");
         }
