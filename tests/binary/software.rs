@@ -49,7 +49,9 @@ fn holds_and_lets_go(
     let began = Instant::now();
     while began.elapsed() < QUIET * 3 / 2 {
         let status = sidecar.status();
-        assert_eq!(status["sources"][0]["inflight"], work.len(), "{status}");
+        // A ping whose pong has not come yet moves bytes, and so counts for that moment.
+        let counted = status["sources"][0]["inflight"].as_u64();
+        assert!(counted >= Some(work.len() as u64), "{status}");
         assert!(!hook.is_finished(), "all of it is under way");
         thread::sleep(Duration::from_millis(20));
     }
