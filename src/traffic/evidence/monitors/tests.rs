@@ -194,10 +194,34 @@ proptest! {
     }
 }
 
+/// Sees that of a thousand addresses no more than so many are mistaken: each calls so often a second on average, for so many
+/// seconds, with the same request each time.
+fn mistaken_at_most(
+    most: usize,
+    random: &mut fastrand::Rng,
+    (rate, seconds): (f64, f64),
+    is_mistaken: impl Fn(&[Visit]) -> bool,
+) {
+    let mut mistaken = 0;
+    for _ in 0..1000 {
+        let (mut at, mut times) = (0.0, Vec::new());
+        loop {
+            at += -(1.0 - random.f64()).ln() / rate;
+            if at > seconds {
+                break;
+            }
+            times.push(at);
+        }
+        mistaken += usize::from(is_mistaken(&visits(200, &times)));
+    }
+    assert!(
+        mistaken <= most,
+        "{mistaken} of 1000 at {rate}/s for {seconds} s"
+    );
+}
+
 #[test]
 fn clients_by_chance_are_seldom_taken_for_a_monitor() {
-    // One address that calls so often a second on average, for so many seconds, with the same request each time; and
-    // how many of a thousand such addresses may be taken for a monitor.
     let mut random = fastrand::Rng::with_seed(7);
     for (rate, seconds, most) in [
         (0.1, 20.0, 20),
@@ -209,22 +233,9 @@ fn clients_by_chance_are_seldom_taken_for_a_monitor() {
         (1.0, 20.0, 2),
         (3.0, 10.0, 2),
     ] {
-        let mut mistaken = 0;
-        for _ in 0..1000 {
-            let (mut at, mut times) = (0.0, Vec::new());
-            loop {
-                at += -(1.0 - random.f64()).ln() / rate;
-                if at > seconds {
-                    break;
-                }
-                times.push(at);
-            }
-            mistaken += usize::from(clients(&visits(200, &times), 2) < times.len());
-        }
-        assert!(
-            mistaken <= most,
-            "{mistaken} of 1000 at {rate}/s for {seconds} s"
-        );
+        mistaken_at_most(most, &mut random, (rate, seconds), |seen| {
+            clients(seen, 2) < seen.len()
+        });
     }
 }
 
@@ -252,22 +263,9 @@ fn clients_behind_a_proxy_are_seldom_taken_for_a_probe_that_it_passes_on() {
         (1.0, 30.0, 5),
         (3.0, 10.0, 2),
     ] {
-        let mut mistaken = 0;
-        for _ in 0..1000 {
-            let (mut at, mut times) = (0.0, Vec::new());
-            loop {
-                at += -(1.0 - random.f64()).ln() / rate;
-                if at > seconds {
-                    break;
-                }
-                times.push(at);
-            }
-            let findings = find(&visits(200, &times), 2, &[1.0]);
-            mistaken += usize::from(findings.beat_of.iter().any(Option::is_some));
-        }
-        assert!(
-            mistaken <= most,
-            "{mistaken} of 1000 at {rate}/s for {seconds} s"
-        );
+        mistaken_at_most(most, &mut random, (rate, seconds), |seen| {
+            let findings = find(seen, 2, &[1.0]);
+            findings.beat_of.iter().any(Option::is_some)
+        });
     }
 }
