@@ -84,9 +84,10 @@ impl LastSeen {
         }
     }
 
-    /// It is a connection that a client has kept from before the drain. Requests on those of a proxy in the pod arrive.
-    fn is_kept(&self, from_proxy: bool) -> bool {
-        !self.arrived && !from_proxy
+    /// A request is the first of this drain on a connection that a client has kept from before. Requests on those of a proxy
+    /// in the pod arrive.
+    fn is_first_on_kept(&self, request: Option<u64>, from_proxy: bool) -> bool {
+        request.is_some() && !self.kept_in_use && !self.arrived && !from_proxy
     }
 
     /// How many bytes of a request have come since, if one has. It takes more than frames of HTTP/2 that ask for nothing,
@@ -189,18 +190,17 @@ impl Evidence {
         let waits = seen.waits(self.settings.max_quiet);
         if let Some(known) = self.known.get_mut(&seen.cookie) {
             let request = known.request(seen);
-            let kept_in_use = known.kept_in_use || known.is_kept(from_proxy) && request.is_some();
-            self.kept_in_use += u64::from(kept_in_use && !known.kept_in_use);
+            let is_first = known.is_first_on_kept(request, from_proxy);
+            self.kept_in_use += u64::from(is_first);
+            known.kept_in_use |= is_first;
             let request = request.filter(|_| from_proxy);
             if open {
                 *known = LastSeen {
                     quick: known.quick || now_seen.quick,
                     arrived: known.arrived || request.is_some(),
-                    kept_in_use,
+                    kept_in_use: known.kept_in_use,
                     ..now_seen
                 };
-            } else {
-                known.kept_in_use = kept_in_use;
             }
             if let Some(bytes) = request {
                 // A proxy in the pod keeps its connections: its requests arrive, and not they.
@@ -255,8 +255,7 @@ impl Evidence {
             }
             Some(last) => {
                 let request = last.request(closed);
-                let is_first = !last.kept_in_use && last.is_kept(from_proxy) && request.is_some();
-                self.kept_in_use += u64::from(is_first);
+                self.kept_in_use += u64::from(last.is_first_on_kept(request, from_proxy));
                 match request.filter(|_| from_proxy) {
                     Some(bytes) => self.arrivals.add(closed, bytes, kubelet, now),
                     None if last.arrived => self.arrivals.goes_on(closed, false, now),
