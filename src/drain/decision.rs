@@ -337,14 +337,14 @@ impl Facts {
     /// When routes have changed if no new connection arrives.
     fn connections_change_at(&self, policy: &Policy, seen: &TrafficSnapshot) -> Option<Instant> {
         let at = self.routes_change_at(policy, seen.arrivals, seen.last_arrival)?;
-        Some(may_come_back_until(policy, seen).map_or(at, |until| until.max(at)))
+        may_come_back_until(policy, seen).max(Some(at))
     }
 
     /// When routes have changed if the counters, which have counted so much, do not rise any more.
     fn counters_change_at(&self, policy: &Policy, counted: &Counted) -> Option<Instant> {
         let at = self.routes_change_at(policy, counted.requests, counted.last)?;
         let until = (self.snapshot()).and_then(|seen| may_come_back_until(policy, seen));
-        Some(until.map_or(at, |until| until.max(at)))
+        until.max(Some(at))
     }
 
     /// When routes have changed if nothing more arrives: after min-wait, and after the silence that so many arrivals ask

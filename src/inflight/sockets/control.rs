@@ -85,9 +85,15 @@ impl From<LastSpoke> for Spoke {
 }
 
 impl Spoke {
-    /// No client waits, or most likely none.
-    fn is_idle(self) -> bool {
-        matches!(self, Spoke::App | Spoke::PerhapsIdle | Spoke::PerhapsLate)
+    /// What it means outside.
+    fn last_spoke(self) -> LastSpoke {
+        match self {
+            Spoke::Client | Spoke::ClientPromptly | Spoke::ClientLater => LastSpoke::Client,
+            Spoke::PerhapsLate => LastSpoke::PerhapsLate,
+            Spoke::PerhapsIdle => LastSpoke::PerhapsIdle,
+            Spoke::App => LastSpoke::App,
+            Spoke::Unclear => LastSpoke::Unclear,
+        }
     }
 
     /// What holds once an exchange of control frames has been seen. Where it was open whether the last bytes of the client
@@ -142,20 +148,14 @@ impl Control {
 
     /// Which end spoke last.
     pub fn last_spoke(&self) -> LastSpoke {
-        match self.known.spoke {
-            Spoke::Client | Spoke::ClientPromptly | Spoke::ClientLater => LastSpoke::Client,
-            Spoke::PerhapsLate => LastSpoke::PerhapsLate,
-            Spoke::PerhapsIdle => LastSpoke::PerhapsIdle,
-            Spoke::App => LastSpoke::App,
-            Spoke::Unclear => LastSpoke::Unclear,
-        }
+        self.known.spoke.last_spoke()
     }
 
     /// The app's last bytes may be a ping that its client, which waits for an answer, has not answered yet.
     pub fn may_wait_behind_ping(&self, seen: &Connection) -> bool {
         Duration::from_millis(seen.last_sent.into()) < LATE
             && matches!(self.change, Change::Added(added) if added.may_be_ping())
-            && (self.before_half).is_some_and(|before| !before.spoke.is_idle())
+            && (self.before_half).is_some_and(|before| !before.spoke.last_spoke().is_idle())
     }
 
     /// The last bytes were control frames, as far as reads have seen.
